@@ -1,0 +1,41 @@
+"""TensorFlow set up so that the same inputs give the same bytes, on the device that is asked for."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only: the rest is about the build
+os.environ["KERAS_BACKEND"] = "tensorflow"
+
+import tensorflow as tf  # noqa: E402  reads both variables while it is imported
+
+from stages.errors import StageError  # noqa: E402
+
+
+def set_up_tensorflow(device: str) -> str:
+    """Choose the device and make TensorFlow deterministic; call it before anything is computed.
+
+    device: auto, cpu or gpu. Returns cpu or gpu. Raises StageError for gpu where there is none.
+
+    Every operation runs on one thread, and as many operations side by side as this process may use
+    cores. So what is added to what does not depend on the number of cores.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    if device == "gpu" and not gpus:
+        raise StageError(
+            "train.device: got 'gpu', but TensorFlow sees no GPU here; takes auto or cpu, or a GPU with "
+            "the packages of requirements-gpu.txt"
+        )
+    chosen = "gpu" if gpus and device != "cpu" else "cpu"
+    if chosen == "cpu":
+        tf.config.set_visible_devices([], "GPU")
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(usable_cores())
+    tf.config.experimental.enable_op_determinism()
+    return chosen
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS
+        return os.cpu_count() or 1

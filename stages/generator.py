@@ -1,0 +1,127 @@
+"""Generation: the article's procedure, for all temperatures at once, in one compiled program.
+
+The article feeds the last `maxlen` characters to the model for each new character, from a zero state:
+`maxlen` steps of the LSTM, one after the other. Two neighbouring windows share all their characters
+but one, so those steps need not wait for each other: here `maxlen` windows that start one character
+apart are open at any time. A new character is fed to all of them in one step; the oldest has then
+read `maxlen` characters and gives the logits of the next one, and its place is taken by a window
+that starts there. That is the same arithmetic on the same windows with `maxlen` times fewer steps
+in a row.
+"""
+
+import struct
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from stages.errors import StageError
+from stages.randomness import keyed_generator
+
+
+def encode_prompt(prompt: str, charset: str, maxlen: int) -> np.ndarray:
+    """The prompt's last `maxlen` characters as (P,) int32 indices, 1 <= P <= maxlen.
+
+    Raises StageError for an empty prompt and for the first character outside the charset, by name.
+    """
+    if not prompt:
+        raise StageError("sample.prompt: got an empty text; takes at least one character")
+    position_of = {character: position for position, character in enumerate(charset)}
+    for at, character in enumerate(prompt):
+        if character not in position_of:
+            other_case = character.swapcase()
+            hint = f" (there is {other_case!r})" if other_case in position_of else ""
+            raise StageError(
+                f"sample.prompt: character {character!r} at position {at} is not in the corpus's "
+                f"charset{hint}; takes only {charset!r}"
+            )
+    return np.array([position_of[character] for character in prompt[-maxlen:]], dtype=np.int32)
+
+
+def uniform_draws(seed: int, epoch: int, temperatures: Sequence[float], length: int) -> np.ndarray:
+    """(length, temperatures) numbers in [0, 1), float64.
+
+    Keyed by seed, epoch and temperature, so one more temperature does not change the others' text.
+    """
+    columns = [
+        keyed_generator(seed, "sample", epoch, *struct.unpack("<2I", struct.pack("<d", t))).random(length)
+        for t in temperatures
+    ]
+    return np.stack(columns, axis=1)
+
+
+def draw(logits: tf.Tensor, temperatures: np.ndarray, uniform: tf.Tensor) -> tf.Tensor:
+    """Draw one index for each row from softmax(logits / T) by its cumulative distribution.
+
+    logits (k, V) of any float type, temperatures (k,), uniform (k,) in [0, 1). Returns (k,) int32. In
+    float64 and from the largest logit down, so no temperature above 0 overflows; 0 is arg max. It is
+    the article's `sample`: log p differs from the logits by a constant, which softmax ignores.
+    """
+    logits = tf.cast(logits, tf.float64)
+    below_best = logits - tf.reduce_max(logits, axis=1, keepdims=True)
+    divisor = np.where(temperatures > 0, temperatures, 1.0)[:, None]
+    weights = tf.exp(below_best / divisor)
+    cumulative = tf.cumsum(weights, axis=1)
+    passed = cumulative <= uniform[:, None] * cumulative[:, -1:]
+    drawn = tf.reduce_sum(tf.cast(passed, tf.int32), axis=1)
+    best = tf.argmax(logits, axis=1, output_type=tf.int32)
+    return tf.where(temperatures > 0, tf.minimum(drawn, logits.shape[1] - 1), best)
+
+
+class Generator:
+    """Generates text from a model's present weights; compiled once, for any number of epochs."""
+
+    def __init__(self, model: keras.Sequential, temperatures: Sequence[float], length: int) -> None:
+        self.maxlen, self.size = model.input_shape[1:]
+        self.temperatures = np.array(temperatures, dtype=np.float64)
+        self.length = length
+        lstm, self._dense = model.layers
+        self._cell = lstm.cell
+        self._program = tf.function(self._generate, autograph=False, jit_compile=True)
+
+    def __call__(self, prompt: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+        """Continue a prompt at every temperature.
+
+        prompt (P,) int32 indices, 1 <= P <= maxlen; uniform (length, temperatures) in [0, 1).
+        Returns (temperatures, length) int32 indices, the prompt not among them. While fewer than
+        `maxlen` characters are known, the window is all of them.
+        """
+        return self._program(tf.constant(prompt, tf.int32), tf.constant(uniform, tf.float64)).numpy()
+
+    def _generate(self, prompt: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
+        """The compiled program: feed the prompt, then each drawn character."""
+        known = prompt.shape[0]
+        rows = len(self.temperatures)
+        units = self._cell.units
+        places = tf.range(self.maxlen)
+
+        def step(at, character, h, c, drawn):
+            # the window that starts at this character takes the place of the one that is full
+            keep = tf.cast(places != at % self.maxlen, h.dtype)[:, None, None]
+            x = tf.tile(tf.one_hot(character, self.size), [self.maxlen, 1])
+            h = tf.reshape(h * keep, (-1, units))
+            c = tf.reshape(c * keep, (-1, units))
+            h, (_, c) = self._cell(x, [h, c])
+            h = tf.reshape(h, (self.maxlen, rows, units))
+            c = tf.reshape(c, (self.maxlen, rows, units))
+            oldest = tf.where(at + 1 < self.maxlen, 0, (at + 1) % self.maxlen)
+            logits = tf.matmul(tf.gather(h, oldest), self._dense.kernel) + self._dense.bias
+            nth = at - (known - 1)  # of the characters to generate; below 0 the prompt is still read
+            new = draw(logits, self.temperatures, tf.gather(uniform, tf.maximum(nth, 0)))
+            forced = tf.fill([rows], tf.gather(prompt, tf.minimum(at + 1, known - 1)))
+            character = tf.where(nth >= 0, new, forced)
+            drawn = tf.tensor_scatter_nd_update(drawn, [[tf.maximum(nth, 0)]], [character])
+            return at + 1, character, h, c, drawn
+
+        zeros = tf.zeros((self.maxlen, rows, units))
+        state = (
+            tf.constant(0),
+            tf.fill([rows], prompt[0]),
+            zeros,
+            zeros,
+            tf.zeros((self.length, rows), tf.int32),
+        )
+        last = known - 1 + self.length
+        *_, drawn = tf.while_loop(lambda at, *_: at < last, step, state)
+        return tf.transpose(drawn)

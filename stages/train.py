@@ -1,0 +1,60 @@
+"""Stage `train`: the LSTM, a snapshot after every epoch, the final model, the figures.
+
+The article's `model.fit`, an epoch at a time. Epochs that were computed before are taken from the store
+of snapshots (see `stages/snapshots.py`); only what is missing is computed.
+"""
+
+import time
+
+from stages.errors import run_stage
+from stages.files import sha256_of
+from stages.layout import EPOCHS_DIR, MODEL_FILE, TRAIN_DIR, WINDOWS_FILE
+from stages.params import read_params
+from stages.snapshots import SnapshotStore, store_root
+from stages.windows import load_windows
+
+
+def main() -> None:
+    params = read_params()
+    windows = load_windows()
+    # TensorFlow takes seconds to import, so what is wrong with the above is said before it
+    from dvclive import Live
+
+    from stages.device import set_up_tensorflow
+    from stages.trainer import Trainer, fingerprint
+
+    device = set_up_tensorflow(params.train.device)
+    store = SnapshotStore(store_root(), fingerprint(params, device, sha256_of(WINDOWS_FILE)))
+    trainer = Trainer(params, windows, device)
+    epochs = params.train.epochs
+    done = store.longest_run(epochs)
+    if done:
+        print(f"{done} of {epochs} epochs were computed before and are taken over", flush=True)
+        trainer.restore(store.read(done - 1))
+    for leftover in EPOCHS_DIR.glob("*"):
+        leftover.unlink()
+
+    with Live(str(TRAIN_DIR), save_dvc_exp=False, dvcyaml=None, report=None) as live:
+        for epoch in range(epochs):
+            if epoch < done:
+                figures = store.read(epoch).figures
+            else:
+                started = time.monotonic()
+                figures = trainer.epoch(epoch)
+                seconds = time.monotonic() - started
+                store.write(trainer.snapshot(epoch, store.fingerprint, figures))
+                loss = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
+                print(
+                    f"epoch {epoch} (of 0 to {epochs - 1}): {loss}; {seconds:.1f} s, "
+                    f"{len(windows.x) / seconds:,.0f} windows/s\n  {trainer.preview(epoch)}",
+                    flush=True,
+                )
+            store.publish(epoch)
+            for name, value in figures.items():
+                live.log_metric(name, value)
+            live.next_step()
+    trainer.save(MODEL_FILE)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,143 @@
+"""Training an epoch at a time: the state, one epoch of it, and snapshots of it."""
+
+import hashlib
+import json
+import math
+import platform
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from stages.generator import Generator, uniform_draws
+from stages.imports import project_modules
+from stages.lstm import applies_to, fused_gradients, optimizer_step, stock_gradients, sum_of_losses
+from stages.model import build_model, compile_model, optimizer_state, save_model, set_optimizer_state
+from stages.params import Params
+from stages.randomness import keyed_generator
+from stages.snapshots import Snapshot
+from stages.windows import Windows
+
+PREVIEW_TEMPERATURE = 0.5
+
+
+def fingerprint(params: Params, device: str, windows_sha256: str) -> str:
+    """A hash of everything that an epoch's numbers depend on, and of nothing else.
+
+    The number of epochs is not among it, so a run can be extended; nor is the number of cores.
+    """
+    train = params.train.model_dump(include={"batch_size", "learning_rate", "seed", "streams"})
+    depends_on = {
+        "windows": windows_sha256,
+        "model": params.model.model_dump(),
+        "train": train,
+        "device": device,
+        "machine": platform.machine(),
+        "versions": {module.__name__: module.__version__ for module in (keras, np, tf)},
+        "modules": {
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in project_modules(Path(__file__))
+        },
+    }
+    return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
+
+
+class Trainer:
+    """The model, its optimizer and the windows it learns from."""
+
+    def __init__(self, params: Params, windows: Windows, device: str) -> None:
+        train = params.train
+        self.seed, self.windows = train.seed, windows
+        self.about_model = {
+            "maxlen": windows.maxlen,
+            "charset": len(windows.charset),
+            "units": params.model.units,
+        }
+        keras.utils.set_random_seed(train.seed)  # of the initial weights, the only draw of Keras's
+        self.model = build_model(**self.about_model)
+        self.optimizer = compile_model(self.model, train.learning_rate)
+
+        fused = device == "cpu" and applies_to(self.model)
+        streams = train.streams if fused else 1
+        # never longer than the text asks for; whole streams, filled up with rows of weight 0
+        self.batch_size = min(train.batch_size, len(windows.x))
+        self.rows = math.ceil(self.batch_size / streams) * streams
+        gradients = fused_gradients(self.model, streams) if fused else stock_gradients(self.model)
+        self._step = optimizer_step(gradients, self.model, self.rows)
+        self._sum_of_losses = sum_of_losses(self.model, self.rows)
+        self._preview = (
+            Generator(self.model, [PREVIEW_TEMPERATURE], train.preview) if train.preview else None
+        )
+
+    def epoch(self, epoch: int) -> dict[str, float]:
+        """Train on every window once, in this epoch's own order; returns the epoch's figures.
+
+        `loss` is the mean over windows of the cross-entropy in nats while the weights were changing, as
+        Keras reports it; `bits_per_char` the same in bits; `val_loss` that of the held-out windows
+        after the epoch.
+        """
+        windows = self.windows
+        order = keyed_generator(self.seed, "order of windows", epoch).permutation(len(windows.x))
+        total = 0.0
+        with tqdm(
+            total=len(order), desc=f"epoch {epoch}", unit=" windows", leave=False, disable=None
+        ) as bar:
+            for start in range(0, len(order), self.batch_size):
+                chosen = order[start : start + self.batch_size]
+                loss = float(self._step(*self._padded(windows.x[chosen], windows.y[chosen])))
+                total += loss * len(chosen)
+                bar.set_postfix(loss=f"{total / (start + len(chosen)):.4f}", refresh=False)
+                bar.update(len(chosen))
+        loss = total / len(order)
+        figures = {"loss": loss, "bits_per_char": loss / math.log(2)}
+        if len(windows.x_val):
+            figures["val_loss"] = self.validation_loss()
+        return figures
+
+    def validation_loss(self) -> float:
+        """Mean cross-entropy of the held-out windows, in nats."""
+        x, y = self.windows.x_val, self.windows.y_val
+        total = sum(
+            float(self._sum_of_losses(*self._padded(x[at : at + self.rows], y[at : at + self.rows])))
+            for at in range(0, len(x), self.rows)
+        )
+        return total / len(x)
+
+    def _padded(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """A batch filled up to the compiled number of rows; returns x, y and the rows' weights."""
+        n = len(x)
+        rows = np.zeros((self.rows, x.shape[1]), np.int32)
+        targets = np.zeros(self.rows, np.int32)
+        weight = np.zeros(self.rows, np.float32)
+        rows[:n], targets[:n], weight[:n] = x, y, 1
+        return rows, targets, weight
+
+    def snapshot(self, epoch: int, fingerprint: str, figures: dict[str, float]) -> Snapshot:
+        """The present state, after `epoch`."""
+        return Snapshot(
+            epoch,
+            fingerprint,
+            self.about_model,
+            figures,
+            self.model.get_weights(),
+            optimizer_state(self.optimizer),
+        )
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go back to the state after the snapshot's epoch."""
+        self.model.set_weights(snapshot.weights)
+        set_optimizer_state(self.optimizer, snapshot.optimizer)
+
+    def preview(self, epoch: int) -> str:
+        """A few generated characters, for people who watch the model learn."""
+        if self._preview is None:
+            return ""
+        draws = uniform_draws(self.seed, epoch, [PREVIEW_TEMPERATURE], self._preview.length)
+        (indices,) = self._preview(self.windows.x[0], draws)
+        return "".join(self.windows.charset[index] for index in indices)
+
+    def save(self, path: Path) -> None:
+        """Write the model, with its optimizer, to a `.keras` file."""
+        save_model(self.model, path)
