@@ -1,13 +1,41 @@
 """TensorFlow set up so that the same inputs give the same bytes, on the device that is asked for."""
 
+import contextlib
 import os
+import sys
+import tempfile
+from collections.abc import Iterator
+
+from stages.errors import StageError
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Hold back what C++ writes to stderr; show it only if the block fails.
+
+    TensorFlow reports on its build and on missing GPUs there, past every logging level.
+    """
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only: the rest is about the build
 os.environ["KERAS_BACKEND"] = "tensorflow"
+with _quiet_stderr():
+    import tensorflow as tf  # reads both variables
 
-import tensorflow as tf  # noqa: E402  reads both variables while it is imported
-
-from stages.errors import StageError  # noqa: E402
+    GPUS = tf.config.list_physical_devices("GPU")
 
 
 def set_up_tensorflow(device: str) -> str:
@@ -18,13 +46,12 @@ def set_up_tensorflow(device: str) -> str:
     Every operation runs on one thread, and as many operations side by side as this process may use
     cores. So what is added to what does not depend on the number of cores.
     """
-    gpus = tf.config.list_physical_devices("GPU")
-    if device == "gpu" and not gpus:
+    if device == "gpu" and not GPUS:
         raise StageError(
             "train.device: got 'gpu', but TensorFlow sees no GPU here; takes auto or cpu, or a GPU with "
             "the packages of requirements-gpu.txt"
         )
-    chosen = "gpu" if gpus and device != "cpu" else "cpu"
+    chosen = "gpu" if GPUS and device != "cpu" else "cpu"
     if chosen == "cpu":
         tf.config.set_visible_devices([], "GPU")
     tf.config.threading.set_intra_op_parallelism_threads(1)

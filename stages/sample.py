@@ -50,7 +50,7 @@ def main() -> None:
     figures = {
         "epoch": snapshot.epoch,
         "distinct_trigrams": {
-            f"temperature {sample['temperature']:g}": distinct_trigrams(sample["text"])
+            f"temperature {sample['temperature']}": distinct_trigrams(sample["text"])
             for sample in samples
         },
     }
@@ -80,7 +80,7 @@ def as_the_article_prints(samples: list[dict], loss: float) -> str:
     lines = [f"epoch: {samples[0]['epoch']}", f"loss: {loss:.4f}"]
     for sample in samples:
         lines += [
-            f"temperature: {sample['temperature']:g}",
+            f"temperature: {sample['temperature']}",
             f"Generating with seed: {sample['prompt']}",
             f"GENERATED:{sample['text']}",
         ]
