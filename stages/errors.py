@@ -1,7 +1,15 @@
 """How a stage fails: one line on stderr that says what is wrong and what would be right, exit code 1."""
 
+import errno
 import sys
 from collections.abc import Callable
+
+HINTS = {
+    errno.ENOSPC: "; free some space, then `dvc repro` goes on where it stopped",
+    errno.EDQUOT: "; free some space, then `dvc repro` goes on where it stopped",
+    errno.EROFS: "; make it writable, then `dvc repro` goes on where it stopped",
+    errno.EACCES: "; make it accessible, then `dvc repro` goes on where it stopped",
+}
 
 
 class StageError(Exception):
@@ -19,7 +27,8 @@ def run_stage(main: Callable[[], None]) -> None:
     except StageError as error:
         fail(str(error))
     except OSError as error:
-        fail(f"{error.filename or 'the system'}: {error.strerror or error}")
+        hint = HINTS.get(error.errno or 0, "")
+        fail(f"{error.filename or 'the system'}: {error.strerror or error}{hint}")
     except KeyboardInterrupt:
         fail("interrupted; whole epochs are kept, `dvc repro` goes on after the last one", code=130)
 

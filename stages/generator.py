@@ -60,7 +60,8 @@ def draw(logits: tf.Tensor, temperatures: np.ndarray, uniform: tf.Tensor) -> tf.
     """
     logits = tf.cast(logits, tf.float64)
     below_best = logits - tf.reduce_max(logits, axis=1, keepdims=True)
-    divisor = np.where(temperatures > 0, temperatures, 1.0)[:, None]
+    # compiled code may take a denormal divisor for 0; at 1e-300 only equal logits share the draw anyway
+    divisor = np.where(temperatures > 0, np.maximum(temperatures, 1e-300), 1.0)[:, None]
     weights = tf.exp(below_best / divisor)
     cumulative = tf.cumsum(weights, axis=1)
     passed = cumulative <= uniform[:, None] * cumulative[:, -1:]

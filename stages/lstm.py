@@ -111,7 +111,7 @@ def loss_and_gradients(weights, x, y, share):
     size, units = w.shape[0], u.shape[0]
     wb, u_transposed = w + b, tf.transpose(u)
     x = tf.unstack(x, axis=1)
-    h = c = tf.zeros((n, units))
+    h = c = tf.zeros((n, units), u.dtype)
     kept = []
     for t in range(maxlen):
         gates, c_after, tanh_c, h_after = _cell_forward(wb, x[t], tf.matmul(h, u), c)
@@ -120,15 +120,15 @@ def loss_and_gradients(weights, x, y, share):
 
     logits = tf.matmul(h, dense) + dense_bias
     loss = tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits) * share)
-    d_logits = (tf.nn.softmax(logits) - tf.one_hot(y, size)) * share[:, None]
+    d_logits = (tf.nn.softmax(logits) - tf.one_hot(y, size, dtype=u.dtype)) * share[:, None]
     d_dense = tf.matmul(h, d_logits, transpose_a=True)
-    dh, dc = tf.matmul(d_logits, dense, transpose_b=True), tf.zeros((n, units))
+    dh, dc = tf.matmul(d_logits, dense, transpose_b=True), tf.zeros((n, units), u.dtype)
 
     dw, du = [], []
     for t in reversed(range(maxlen)):
         gates, c_before, tanh_c, h_before = kept[t]
         dz, dc = _cell_backward(gates, c_before, tanh_c, dh, dc)
-        dw.append(tf.matmul(tf.one_hot(x[t], size), dz, transpose_a=True))
+        dw.append(tf.matmul(tf.one_hot(x[t], size, dtype=u.dtype), dz, transpose_a=True))
         if t > 0:  # h before the first step is zero, and nothing depends on it
             du.append(tf.matmul(h_before, dz, transpose_a=True))
             dh = tf.matmul(dz, u_transposed)

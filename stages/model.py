@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import tempfile
 import zipfile
 from pathlib import Path
@@ -31,7 +32,7 @@ def build_model(maxlen: int, charset: int, units: int) -> keras.Sequential:
 
 def compile_model(model: keras.Model, learning_rate: float) -> keras.optimizers.Optimizer:
     """Give the model the article's loss and optimizer; returns the optimizer, its slots built."""
-    optimizer = keras.optimizers.RMSprop(learning_rate=learning_rate)
+    optimizer = keras.optimizers.RMSprop(learning_rate=learning_rate, name="rmsprop")
     model.compile(loss=keras.losses.CategoricalCrossentropy(), optimizer=optimizer)
     optimizer.build(model.trainable_variables)
     return optimizer
@@ -39,7 +40,7 @@ def compile_model(model: keras.Model, learning_rate: float) -> keras.optimizers.
 
 def optimizer_state(optimizer: keras.optimizers.Optimizer) -> list[np.ndarray]:
     """The optimizer's variables (step count, learning rate, moving averages), in Keras's order."""
-    return [np.array(variable) for variable in optimizer.variables]
+    return [variable.numpy() for variable in optimizer.variables]
 
 
 def set_optimizer_state(optimizer: keras.optimizers.Optimizer, state: list[np.ndarray]) -> None:
@@ -51,8 +52,9 @@ def set_optimizer_state(optimizer: keras.optimizers.Optimizer, state: list[np.nd
 def save_model(model: keras.Model, path: Path) -> None:
     """Save to a `.keras` file whose bytes follow from the model alone.
 
-    Keras writes the time into the archive's metadata and into each member's header; both are set
-    to a constant here, and the members stand in the order of their names.
+    Keras writes the time into the archive's metadata and into each member's header, and memory
+    addresses (`shared_object_id`) into the configuration. The times are set to a constant here, the
+    addresses numbered in their order, and the members stand in the order of their names.
     """
     with tempfile.TemporaryDirectory() as scratch:
         saved = os.path.join(scratch, "model.keras")
@@ -62,6 +64,12 @@ def save_model(model: keras.Model, path: Path) -> None:
     metadata: dict[str, Any] = json.loads(members["metadata.json"])
     metadata["date_saved"] = "1980-01-01@00:00:00"
     members["metadata.json"] = json.dumps(metadata).encode()
+    numbers: dict[bytes, int] = {}
+    members["config.json"] = re.sub(
+        rb'(?<="shared_object_id": )\d+',
+        lambda found: str(numbers.setdefault(found[0], len(numbers))).encode(),
+        members["config.json"],
+    )
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, content in members.items():

@@ -198,7 +198,7 @@ def _field_at(location: list[Any]) -> tuple[list[str], str]:
         if model is not None and part in model.model_fields:
             field = model.model_fields[part]
             takes = field.description or takes
-            below = [kind for kind in _models_in(field.annotation)]
+            below = _models_in(field.annotation)
             model = below[0] if below else None
         if model is not None:
             fields = list(model.model_fields)

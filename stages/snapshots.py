@@ -12,6 +12,7 @@ import json
 import struct
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,19 @@ class SnapshotStore:
                 return epoch
         return epochs
 
+    def adopt(self, files: Iterable[tuple[str, Path]]) -> None:
+        """Take in snapshots of this run that lie elsewhere; `files` are names and paths, in order."""
+        for name, path in files:
+            if (self.folder / name).exists():
+                continue
+            try:
+                snapshot = read_snapshot(path)
+            except (DamagedSnapshot, OSError):
+                return
+            if snapshot.fingerprint != self.fingerprint:
+                return
+            self.write(snapshot)
+
     def read(self, epoch: int) -> Snapshot:
         """One snapshot of the run."""
         return read_snapshot(self.folder / file_name(epoch))
@@ -137,13 +151,30 @@ class SnapshotStore:
         write_bytes_whole(folder / file_name(epoch), (self.folder / file_name(epoch)).read_bytes())
 
 
-def store_root() -> Path:
-    """Where the stores lie: beside DVC's cache, which all workspaces of a repository share."""
+def open_store(fingerprint: str) -> SnapshotStore:
+    """The store beside DVC's cache, which all workspaces of a repository share.
+
+    It takes in the snapshots that the workspace's `dvc.lock` lists and DVC's cache holds: those that
+    `dvc pull` brought are not computed again either.
+    """
     from dvc.exceptions import NotDvcRepoError
     from dvc.repo import Repo
 
     try:
         with Repo() as repo:
-            return Path(repo.cache.local_cache_dir) / "snapshots"
+            store = SnapshotStore(Path(repo.cache.local_cache_dir) / "snapshots", fingerprint)
+            store.adopt(_tracked_snapshots(repo))
+            return store
     except NotDvcRepoError:
-        return Path(".snapshots")
+        return SnapshotStore(Path(".snapshots"), fingerprint)
+
+
+def _tracked_snapshots(repo: Any) -> Iterator[tuple[str, Path]]:
+    """(file name, file in DVC's cache) of each snapshot that the workspace's `dvc.lock` lists."""
+    try:
+        entries = repo.dvcfs.ls(EPOCHS_DIR.as_posix(), detail=True, dvc_only=True)
+    except FileNotFoundError:
+        return  # nothing is tracked yet, or the cache does not have it
+    for entry in entries:
+        if md5 := entry["dvc_info"].get("md5"):  # not where the stage has never run
+            yield Path(entry["name"]).name, Path(repo.cache.local.oid_to_path(md5))

@@ -10,7 +10,7 @@ from stages.errors import run_stage
 from stages.files import sha256_of
 from stages.layout import EPOCHS_DIR, MODEL_FILE, TRAIN_DIR, WINDOWS_FILE
 from stages.params import read_params
-from stages.snapshots import SnapshotStore, store_root
+from stages.snapshots import open_store
 from stages.windows import load_windows
 
 
@@ -24,7 +24,7 @@ def main() -> None:
     from stages.trainer import Trainer, fingerprint
 
     device = set_up_tensorflow(params.train.device)
-    store = SnapshotStore(store_root(), fingerprint(params, device, sha256_of(WINDOWS_FILE)))
+    store = open_store(fingerprint(params, device, sha256_of(WINDOWS_FILE)))
     trainer = Trainer(params, windows, device)
     epochs = params.train.epochs
     done = store.longest_run(epochs)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import platform
+from modulefinder import ModuleFinder
 from pathlib import Path
 
 import keras
@@ -11,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from stages.files import sha256_of
 from stages.generator import Generator, uniform_draws
-from stages.imports import project_modules
 from stages.lstm import applies_to, fused_gradients, optimizer_step, stock_gradients, sum_of_losses
 from stages.model import build_model, compile_model, optimizer_state, save_model, set_optimizer_state
 from stages.params import Params
@@ -35,13 +36,19 @@ def fingerprint(params: Params, device: str, windows_sha256: str) -> str:
         "train": train,
         "device": device,
         "machine": platform.machine(),
-        "versions": {module.__name__: module.__version__ for module in (keras, np, tf)},
-        "modules": {
-            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in project_modules(Path(__file__))
-        },
+        "versions": {"tensorflow": tf.__version__, "keras": keras.__version__, "numpy": np.__version__},
+        "modules": {name: sha256_of(path) for name, path in own_modules(Path(__file__)).items()},
     }
     return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
+
+
+def own_modules(entry: Path) -> dict[str, Path]:
+    """The project's modules that `entry` imports, directly or through others, and itself, by name."""
+    root = Path(__file__).parent.parent
+    finder = ModuleFinder(path=[str(root)])
+    finder.run_script(str(entry))
+    files = {name: getattr(module, "__file__", None) for name, module in finder.modules.items()}
+    return {name: Path(file) for name, file in sorted(files.items()) if file}
 
 
 class Trainer:

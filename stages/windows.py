@@ -123,13 +123,13 @@ def _checked(arrays: dict[str, np.ndarray], path: Path) -> Windows:
         raise foreign(f"x has shape {x.shape}, not (windows, maxlen)")
     x_val = arrays.get("x_val", x[:0])
     y_val = arrays.get("y_val", y[:0])
-    for name, windows, target in (("x", x, y), ("x_val", x_val, y_val)):
-        if windows.dtype.kind != "u" or target.dtype.kind != "u":
-            raise foreign(f"{name} and its targets have types {windows.dtype} and {target.dtype}")
-        if target.shape != (len(windows),) or windows.shape[1:] != x.shape[1:]:
-            raise foreign(f"{name} and its targets have shapes {windows.shape} and {target.shape}")
-        if len(windows) and max(windows.max(), target.max()) >= len(characters):
-            raise foreign(f"{name} has an index outside the charset of {len(characters)}")
+    for part, rows, targets in (("x", x, y), ("x_val", x_val, y_val)):
+        if rows.dtype.kind != "u" or targets.dtype.kind != "u":
+            raise foreign(f"{part} and its targets have types {rows.dtype} and {targets.dtype}")
+        if targets.shape != (len(rows),) or rows.shape[1:] != x.shape[1:]:
+            raise foreign(f"{part} and its targets have shapes {rows.shape} and {targets.shape}")
+        if len(rows) and max(rows.max(), targets.max()) >= len(characters):
+            raise foreign(f"{part} has an index outside the charset of {len(characters)}")
     return Windows(x, y, x_val, y_val, characters)
 
 

@@ -1,0 +1,222 @@
+"""The hand-written training step against Keras's own layer, autodiff, finite differences and `fit`."""
+
+import json
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from stages.lstm import applies_to, fused_gradients, loss_and_gradients, optimizer_step, stock_gradients
+from stages.model import build_model, compile_model
+from stages.trainer import Trainer
+from stages.vectorize import vectorize
+from tests.conftest import ROOT, make_text
+
+MAXLEN, SIZE, UNITS = 9, 7, 5
+
+
+def random_batch(rows, seed=0):
+    rng = np.random.default_rng(seed)
+    return (
+        rng.integers(0, SIZE, (rows, MAXLEN)).astype(np.int32),
+        rng.integers(0, SIZE, rows).astype(np.int32),
+    )
+
+
+def random_model(seed=0):
+    model = build_model(MAXLEN, SIZE, UNITS)
+    rng = np.random.default_rng(seed)
+    model.set_weights([rng.normal(0, 0.5, weight.shape) for weight in model.get_weights()])
+    return model
+
+
+def naive_loss(weights, x, y):
+    """One window, one step, one gate at a time, in float64, from the equations of the LSTM."""
+    w, u, b, dense, dense_bias = (np.asarray(weight, np.float64) for weight in weights)
+    units = len(u)
+    losses = []
+    for window, target in zip(x, y, strict=True):
+        h, c = np.zeros(units), np.zeros(units)
+        for character in window:
+            z = w[character] + b + h @ u
+            i, f, o = (1 / (1 + np.exp(-z[k * units : (k + 1) * units])) for k in (0, 1, 3))
+            c = f * c + i * np.tanh(z[2 * units : 3 * units])
+            h = o * np.tanh(c)
+        logits = h @ dense + dense_bias
+        losses.append(np.log(np.exp(logits - logits.max()).sum()) + logits.max() - logits[target])
+    return np.array(losses)
+
+
+@pytest.mark.parametrize("streams", [1, 2, 4])
+def test_loss_and_gradients_are_keras_s(streams):
+    model = random_model()
+    x, y = random_batch(8)
+    weight = np.array([1, 1, 1, 1, 1, 1, 0, 0], np.float32)  # two rows only pad
+    loss, gradients = tf.function(fused_gradients(model, streams))(x, y, weight)
+    with tf.GradientTape() as tape:
+        p = model(tf.one_hot(x[:6], SIZE))
+        expected = tf.reduce_mean(keras.losses.categorical_crossentropy(tf.one_hot(y[:6], SIZE), p))
+    np.testing.assert_allclose(loss, expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(loss, naive_loss(model.get_weights(), x[:6], y[:6]).mean(), atol=1e-5)
+    for ours, theirs in zip(gradients, tape.gradient(expected, model.trainable_variables), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+
+
+def test_gradients_are_the_slope_of_the_loss():
+    rng = np.random.default_rng(3)
+    weights = [rng.normal(0, 0.5, w.shape) for w in random_model().get_weights()]
+    x, y = random_batch(4, seed=3)
+    share = np.full(4, 0.25)
+    as_tensors = [tf.constant(w, tf.float64) for w in weights]
+    _, gradients = tf.function(loss_and_gradients)(as_tensors, tf.constant(x), y, share)
+    for position, (weight, gradient) in enumerate(zip(weights, gradients, strict=True)):
+        for index in [tuple(rng.integers(0, weight.shape)) for _ in range(12)]:
+            around = []
+            for nudge in (1e-5, -1e-5):
+                moved = [w.copy() for w in weights]
+                moved[position][index] += nudge
+                around.append(naive_loss(moved, x, y).mean())
+            slope = (around[0] - around[1]) / 2e-5
+            assert gradient.numpy()[index] == pytest.approx(slope, abs=1e-8)
+
+
+def test_one_character_windows_have_no_recurrence():
+    model = build_model(1, SIZE, UNITS)
+    x, y = random_batch(4)
+    _, gradients = tf.function(fused_gradients(model, 1))(x[:, :1], y, np.ones(4, np.float32))
+    _, expected = tf.function(stock_gradients(model))(x[:, :1], y, np.ones(4, np.float32))
+    for ours, theirs in zip(gradients, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_it_applies_to_the_articles_layer_only():
+    def model(**settings):
+        return keras.Sequential(
+            [
+                keras.Input((MAXLEN, SIZE)),
+                keras.layers.LSTM(UNITS, **settings),
+                keras.layers.Dense(SIZE, activation="softmax"),
+            ]
+        )
+
+    assert applies_to(model())
+    assert applies_to(random_model())
+    for settings in (
+        {"activation": "relu"},
+        {"recurrent_activation": "hard_sigmoid"},
+        {"use_bias": False},
+        {"go_backwards": True},
+        {"dropout": 0.1},
+        {"recurrent_dropout": 0.1},
+        {"kernel_regularizer": "l2"},
+    ):
+        assert not applies_to(model(**settings)), settings
+    gru = [keras.Input((MAXLEN, SIZE)), keras.layers.GRU(UNITS), keras.layers.Dense(SIZE, "softmax")]
+    assert not applies_to(keras.Sequential(gru))
+
+
+@pytest.mark.parametrize("kind", ["fused", "stock"])
+def test_three_epochs_have_the_losses_of_fit(params, kind):
+    """Plain `model.fit` with the same initial weights and order; 1,000 windows are not whole batches."""
+    settings = params(
+        vectorize__maxlen=MAXLEN,
+        model__units=16,
+        train__batch_size=128,
+        train__epochs=3,
+        train__preview=0,
+    )
+    windows = vectorize(make_text(3010), settings.vectorize)
+    trainer = Trainer(settings, windows, "cpu" if kind == "fused" else "gpu")  # gpu: the stock layer
+    size = len(windows.charset)
+    plain = build_model(MAXLEN, size, 16)
+    plain.set_weights(trainer.model.get_weights())
+    compile_model(plain, settings.train.learning_rate)
+    for epoch in range(3):
+        loss = trainer.epoch(epoch)["loss"]
+        key = __import__("zlib").crc32(b"order of windows")
+        order = np.random.Generator(np.random.PCG64([0, key, epoch])).permutation(len(windows.x))
+        x, y = np.eye(size)[windows.x[order]], np.eye(size)[windows.y[order]]
+        expected = plain.fit(x, y, batch_size=128, shuffle=False, verbose=0).history["loss"][0]
+        assert loss == pytest.approx(expected, abs=1e-5 if epoch == 0 else 1e-4)
+
+
+def test_validation_loss_is_that_of_evaluate(params):
+    settings = params(
+        vectorize__maxlen=MAXLEN,
+        vectorize__validation=0.3,
+        model__units=16,
+        train__batch_size=64,
+    )
+    windows = vectorize(make_text(2000), settings.vectorize)
+    trainer = Trainer(settings, windows, "cpu")
+    figures = trainer.epoch(0)
+    size = len(windows.charset)
+    x, y = np.eye(size)[windows.x_val], np.eye(size)[windows.y_val]
+    assert len(x) % 64 != 0
+    expected = trainer.model.evaluate(x, y, batch_size=64, verbose=0)
+    assert figures["val_loss"] == pytest.approx(expected, abs=1e-5)
+    assert figures["bits_per_char"] == pytest.approx(figures["loss"] * np.log2(np.e))
+
+
+def test_a_restored_state_goes_on_to_the_same_bytes(params):
+    settings = params(vectorize__maxlen=MAXLEN, model__units=16, train__batch_size=64, train__preview=0)
+    windows = vectorize(make_text(1500), settings.vectorize)
+    straight = Trainer(settings, windows, "cpu")
+    straight.epoch(0)
+    kept = straight.snapshot(0, "", {})
+    resumed = Trainer(settings, windows, "cpu")
+    resumed.restore(kept)
+    assert straight.epoch(1) == resumed.epoch(1)
+    for ours, theirs in zip(straight.model.get_weights(), resumed.model.get_weights(), strict=True):
+        assert ours.tobytes() == theirs.tobytes()
+
+
+PINNED = """
+import hashlib, json, os, sys
+os.sched_setaffinity(0, set(list(os.sched_getaffinity(0))[: int(sys.argv[1])]))
+from stages.device import set_up_tensorflow, usable_cores
+set_up_tensorflow("cpu")
+from stages.params import read_params
+from stages.trainer import Trainer
+from stages.vectorize import vectorize
+from tests.conftest import make_text
+params = read_params()
+trainer = Trainer(params, vectorize(make_text(20000), params.vectorize), "cpu")
+figures = trainer.epoch(0)
+weights = b"".join(w.tobytes() for w in trainer.model.get_weights())
+print(json.dumps([usable_cores(), figures["loss"], hashlib.sha256(weights).hexdigest()]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores cannot be pinned here")
+def test_the_number_of_cores_does_not_change_a_byte():
+    def run(cores):
+        done = subprocess.run(
+            [sys.executable, "-c", PINNED, str(cores)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return json.loads(done.stdout)
+
+    available = len(os.sched_getaffinity(0))
+    one, many, again = run(1), run(available), run(available)
+    assert (one[0], many[0]) == (1, available)
+    assert one[1:] == many[1:] == again[1:]
+
+
+def test_an_optimizer_step_is_keras_s():
+    ours, theirs = random_model(), random_model()
+    x, y = random_batch(8)
+    compile_model(ours, 0.01)
+    compile_model(theirs, 0.01)
+    for _ in range(5):
+        optimizer_step(fused_gradients(ours, 2), ours, 8)(x, y, np.ones(8, np.float32))
+        theirs.train_on_batch(np.eye(SIZE)[x], np.eye(SIZE)[y])
+    for mine, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, other, atol=1e-5)

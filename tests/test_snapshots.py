@@ -1,0 +1,99 @@
+"""Snapshots: whole or not used, and never another run's."""
+
+import io
+
+import numpy as np
+import pytest
+
+from stages.files import write_whole
+from stages.snapshots import DamagedSnapshot, Snapshot, SnapshotStore, epoch_files, from_bytes, to_bytes
+
+
+def snapshot(epoch=0, fingerprint="f" * 64, **figures):
+    rng = np.random.default_rng(epoch)
+    weights = [rng.normal(size=(3, 4)).astype("f4"), rng.normal(size=5).astype("f4")]
+    optimizer = [np.array(epoch), np.array(0.01, "f4"), weights[0] * 2]
+    return Snapshot(epoch, fingerprint, {"units": 4}, {"loss": 1.5, **figures}, weights, optimizer)
+
+
+def test_round_trip_and_equal_bytes():
+    kept = snapshot(3, val_loss=0.1)
+    content = to_bytes(kept)
+    back = from_bytes(content)
+    assert (back.epoch, back.fingerprint, back.model, back.figures) == (
+        3,
+        "f" * 64,
+        {"units": 4},
+        {"loss": 1.5, "val_loss": 0.1},
+    )
+    for ours, theirs in zip(back.weights + back.optimizer, kept.weights + kept.optimizer, strict=True):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs)
+    assert to_bytes(back) == content == to_bytes(snapshot(3, val_loss=0.1))
+
+
+def test_numpy_alone_opens_it():
+    kept = snapshot()
+    with np.load(io.BytesIO(to_bytes(kept)), allow_pickle=False) as file:
+        np.testing.assert_array_equal(file["weights_000"], kept.weights[0])
+
+
+def test_every_flipped_bit_and_every_cut_is_noticed():
+    content = to_bytes(snapshot())
+    for position in range(0, len(content), 7):
+        changed = bytearray(content)
+        changed[position] ^= 1 << position % 8
+        with pytest.raises(DamagedSnapshot):
+            from_bytes(bytes(changed))
+    for length in [0, 1, 65, 66, 67, *range(0, len(content), 50), len(content) - 1]:
+        with pytest.raises(DamagedSnapshot):
+            from_bytes(content[:length])
+
+
+def test_the_longest_run_ends_at_a_missing_damaged_or_foreign_one(tmp_path, capfd):
+    store = SnapshotStore(tmp_path, "f" * 64)
+    assert store.longest_run(5) == 0
+    for epoch in range(4):
+        store.write(snapshot(epoch))
+    assert [store.longest_run(epochs) for epochs in (2, 4, 9)] == [2, 4, 4]
+    assert capfd.readouterr().err == ""
+
+    third = store.folder / "epoch-002.npz"
+    whole = third.read_bytes()
+    third.write_bytes(whole[:-1])
+    assert store.longest_run(9) == 2
+    assert f"warning: snapshot {third} is not used: its checksum" in capfd.readouterr().err
+    for foreign in (snapshot(2, fingerprint="0" * 64), snapshot(3)):
+        third.write_bytes(to_bytes(foreign))
+        assert store.longest_run(9) == 2
+        assert f"warning: snapshot {third} is not used: it is another run's" in capfd.readouterr().err
+    third.write_bytes(whole)
+    assert store.longest_run(9) == 4
+    third.unlink()
+    assert store.longest_run(9) == 2
+
+
+def test_other_fingerprints_do_not_meet(tmp_path):
+    SnapshotStore(tmp_path, "a" * 64).write(snapshot(fingerprint="a" * 64))
+    assert SnapshotStore(tmp_path, "b" * 64).longest_run(1) == 0
+    assert SnapshotStore(tmp_path, "a" * 64).longest_run(1) == 1
+
+
+def test_epochs_are_in_the_order_of_their_numbers(tmp_path):
+    for number in (0, 2, 10, 999, 1000, 1001):
+        (tmp_path / f"epoch-{number:03d}.npz").touch()
+    assert [int(path.stem[6:]) for path in epoch_files(tmp_path)] == [0, 2, 10, 999, 1000, 1001]
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def half(file):
+        file.write(b"new, but")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"):
+        write_whole(path, half)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
