@@ -99,6 +99,20 @@ def _cell_backward(gates, c_before, tanh_c, dh, dc):
     return dz, dc * f
 
 
+@tf.function(jit_compile=True)
+def _sum_in_order(*parts):
+    """The sum of equal shapes, first to last.
+
+    Not `tf.add_n`: its kernel starts with whichever input's buffer happens to be free, so once in some
+    ten thousand steps, under load, it adds in another order. Nor `+` outside XLA, which TensorFlow's
+    graph optimizer turns into the same kernel.
+    """
+    total = parts[0]
+    for part in parts[1:]:
+        total += part
+    return total
+
+
 def loss_and_gradients(weights, x, y, share):
     """Loss and gradients of one stream.
 
@@ -132,8 +146,8 @@ def loss_and_gradients(weights, x, y, share):
         if t > 0:  # h before the first step is zero, and nothing depends on it
             du.append(tf.matmul(h_before, dz, transpose_a=True))
             dh = tf.matmul(dz, u_transposed)
-    d_w = tf.add_n(dw)
-    d_u = tf.add_n(du) if du else tf.zeros_like(u)
+    d_w = _sum_in_order(*dw)
+    d_u = _sum_in_order(*du) if du else tf.zeros_like(u)
     return loss, [d_w, d_u, tf.reduce_sum(d_w, axis=0), d_dense, tf.reduce_sum(d_logits, axis=0)]
 
 
@@ -152,7 +166,7 @@ def fused_gradients(model: keras.Model, streams: int) -> Step:
             for part in zip(*(tf.split(each, streams) for each in (x, y, share)), strict=True)
         ]
         losses, gradients = zip(*parts, strict=True)
-        return tf.add_n(losses), [tf.add_n(each) for each in zip(*gradients, strict=True)]
+        return _sum_in_order(*losses), [_sum_in_order(*each) for each in zip(*gradients, strict=True)]
 
     return gradients
 

@@ -171,10 +171,12 @@ def open_store(fingerprint: str) -> SnapshotStore:
 
 def _tracked_snapshots(repo: Any) -> Iterator[tuple[str, Path]]:
     """(file name, file in DVC's cache) of each snapshot that the workspace's `dvc.lock` lists."""
+    from dvc_data.index import DataIndexDirError
+
     try:
         entries = repo.dvcfs.ls(EPOCHS_DIR.as_posix(), detail=True, dvc_only=True)
-    except FileNotFoundError:
-        return  # nothing is tracked yet, or the cache does not have it
+    except (FileNotFoundError, DataIndexDirError):
+        return  # nothing is tracked yet, or the cache does not have it, as in a fresh clone
     for entry in entries:
         if md5 := entry["dvc_info"].get("md5"):  # not where the stage has never run
             yield Path(entry["name"]).name, Path(repo.cache.local.oid_to_path(md5))

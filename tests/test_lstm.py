@@ -210,6 +210,26 @@ def test_the_number_of_cores_does_not_change_a_byte():
     assert one[1:] == many[1:] == again[1:]
 
 
+def test_no_sum_depends_on_which_buffer_is_free():
+    """TensorFlow's AddN starts with a free input buffer, so its order of addition is a race."""
+
+    def added_while(kept):
+        @tf.function(autograph=False)
+        def total(x):
+            parts = [tf.sin(x * (k + 1)) for k in range(4)]
+            return tf.add_n(parts), *parts[:kept]
+
+        return total(tf.random.stateless_normal((1000,), seed=(1, 2)))[0].numpy()
+
+    orders = {added_while(kept).tobytes() for kept in range(5)}
+    model = random_model()
+    compile_model(model, 0.01)
+    graph = optimizer_step(fused_gradients(model, 4), model, 8).get_concrete_function().graph
+    types = {operation.type for operation in graph.get_operations()}
+    assert "MatMul" in types
+    assert "AddN" not in types, f"AddN gave {len(orders)} different sums of the same numbers"
+
+
 def test_an_optimizer_step_is_keras_s():
     ours, theirs = random_model(), random_model()
     x, y = random_batch(8)
