@@ -224,7 +224,7 @@ def test_no_sum_depends_on_which_buffer_is_free():
     orders = {added_while(kept).tobytes() for kept in range(5)}
     model = random_model()
     compile_model(model, 0.01)
-    graph = optimizer_step(fused_gradients(model, 4), model, 8).get_concrete_function().graph
+    graph = optimizer_step(fused_gradients(model, 4), model, 8).get_concrete_function().graph  # type: ignore[attr-defined]
     types = {operation.type for operation in graph.get_operations()}
     assert "MatMul" in types
     assert "AddN" not in types, f"AddN gave {len(orders)} different sums of the same numbers"
