@@ -276,3 +276,16 @@ def test_two_at_once_do_no_damage(undisturbed, tmp_path):
     assert "lock" in second.stderr.lower() or "is busy" in second.stderr
     assert trained(project.root) == trained(original.root)
     assert project.dvc("status", "train").stdout.strip() == "Data and pipelines are up to date."
+
+
+@pytest.mark.skipif(not shutil.which("taskset"), reason="taskset is Linux's")
+def test_one_core_and_all_give_the_same_lock(small, tmp_path):
+    """Every stage anew on one core: the samples' bytes too, not only the model's."""
+    pinned = tmp_path / "pinned"
+    shutil.copytree(small.root, pinned, symlinks=True)
+    shutil.rmtree(pinned / ".dvc/cache")
+    core = str(min(os.sched_getaffinity(0)))
+    done = Project(pinned).run("taskset", "-c", core, sys.executable, "-m", "dvc", "repro", "--force")
+    assert "were computed before" not in done.stdout
+    assert outputs(pinned) == outputs(small.root)
+    assert (pinned / "dvc.lock").read_bytes() == (small.root / "dvc.lock").read_bytes()
