@@ -52,7 +52,8 @@ def kill_and_resume(undisturbed, root: Path, epochs: int, delay: float, how: sig
     """Kill the training of a fresh run, then let `dvc repro` go on.
 
     The kill comes `delay` seconds after snapshot number `epochs` appeared, or after the start where
-    that is 0. Returns how many epochs were kept. Fails unless every output is that of the undisturbed run.
+    that is 0. Returns how many epochs were kept. Fails unless every output is that of the undisturbed
+    run.
     """
     original, _ = undisturbed
     project = without_training(original, root)
