@@ -27,14 +27,20 @@ Backward, with dA for the loss's derivative by A, from sigmoid' = s(1 - s) and t
                     dc_{t-1} = dc_t * f,     dh_{t-1} = dz_t U'
     dU = sum_t h_{t-1}' dz_t,   dW = sum_t onehot(x_t)' dz_t,   db = sum_t,n dz_t = sum of dW's rows
 
-Memory: forward keeps 7H floats for each window and step (i f g o, c, tanh c, h), backward adds 4H (dz)
-that live until their products are done: at most 4 * 11 * H * maxlen * batch bytes, 231 MB at the
-article's H = 128, maxlen = 40, batch = 1,024.
+Memory: forward keeps 6H floats for each window and step (i f g o, c, h; tanh c is computed again),
+backward adds 4H (dz) that live until their products are done: at most 4 * 10 * H * maxlen * batch bytes,
+210 MB at the article's H = 128, maxlen = 40, batch = 1,024.
+
+With `products` of bfloat16 (`train.precision: mixed_bfloat16`) the recurrence's matrix products read and
+write numbers of 8 bits' precision, which hardware made for it does several times faster. c, dc, the
+element-wise part, the loss, the sums over time and streams, the weights and the optimizer stay in
+float32 (Micikevicius et al. 2018). Gates, h and dz are kept in bfloat16: most of the memory halves.
 """
 
 from collections.abc import Callable
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 Step = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
@@ -74,18 +80,24 @@ def applies_to(model: keras.Model) -> bool:
 
 @tf.function(jit_compile=True)
 def _cell_forward(wb, x, zh, c):
-    """One step of the recurrence: wb (V, 4H) is W + b, x (n,) indices, zh (n, 4H) is h U, c (n, H)."""
-    i, f, g, o = tf.split(tf.gather(wb, x) + zh, 4, axis=1)
-    i, f, g, o = tf.sigmoid(i), tf.sigmoid(f), tf.tanh(g), tf.sigmoid(o)
+    """One step of the recurrence: wb (V, 4H) is W + b, x (n,) indices, zh (n, 4H) is h U, c (n, H).
+
+    sigmoid(z) = tanh(z / 2) / 2 + 1/2 makes one operation of the four gates. Returns the gates (n, 4H)
+    and h (n, H) in the type of zh, and c.
+    """
+    one_gate = np.ones(c.shape[1])
+    scale = tf.constant(np.concatenate([one_gate / 2, one_gate / 2, one_gate, one_gate / 2]), c.dtype)
+    gates = tf.tanh((tf.gather(wb, x) + tf.cast(zh, c.dtype)) * scale) * scale + (1 - scale)
+    i, f, g, o = tf.split(gates, 4, axis=1)
     c = f * c + i * g
-    tanh_c = tf.tanh(c)
-    return tf.concat([i, f, g, o], axis=1), c, tanh_c, o * tanh_c
+    return tf.cast(gates, zh.dtype), c, tf.cast(o * tf.tanh(c), zh.dtype)
 
 
 @tf.function(jit_compile=True)
-def _cell_backward(gates, c_before, tanh_c, dh, dc):
+def _cell_backward(gates, c_before, c, dh, dc):
     """The same step backward: gates (n, 4H), the rest (n, H); returns dz (n, 4H) and dc before it."""
-    i, f, g, o = tf.split(gates, 4, axis=1)
+    i, f, g, o = tf.split(tf.cast(gates, c.dtype), 4, axis=1)
+    dh, tanh_c = tf.cast(dh, c.dtype), tf.tanh(c)
     dc += dh * o * (1 - tanh_c * tanh_c)
     dz = tf.concat(
         [
@@ -96,74 +108,79 @@ def _cell_backward(gates, c_before, tanh_c, dh, dc):
         ],
         axis=1,
     )
-    return dz, dc * f
+    return tf.cast(dz, gates.dtype), dc * f
 
 
 @tf.function(jit_compile=True)
 def _sum_in_order(*parts):
-    """The sum of equal shapes, first to last.
+    """The sum of equal shapes, first to last, in float32 or wider.
 
     Not `tf.add_n`: its kernel starts with whichever input's buffer happens to be free, so once in some
     ten thousand steps, under load, it adds in another order. Nor `+` outside XLA, which TensorFlow's
     graph optimizer turns into the same kernel.
     """
-    total = parts[0]
+    widest = tf.float64 if parts[0].dtype == tf.float64 else tf.float32
+    total = tf.cast(parts[0], widest)
     for part in parts[1:]:
-        total += part
+        total += tf.cast(part, widest)
     return total
 
 
-def loss_and_gradients(weights, x, y, share):
+def loss_and_gradients(weights, x, y, share, products=None):
     """Loss and gradients of one stream.
 
     weights: W (V, 4H), U (H, 4H), b (4H,), D (H, V), d (V,), in Keras's order; x (n, maxlen) and y (n,)
-    int32 indices; share (n,): each window's weight over the whole batch's sum of weights.
+    int32 indices; share (n,): each window's weight over the whole batch's sum of weights; products: the
+    type of the recurrence's matrix products and of what is kept for them, None for that of the weights.
     Returns the stream's part of the loss, a scalar, and of the five gradients, in the same order.
     """
     w, u, b, dense, dense_bias = weights
     n, maxlen = x.shape
     size, units = w.shape[0], u.shape[0]
+    full, products = u.dtype, products or u.dtype
+    u = tf.cast(u, products)
     wb, u_transposed = w + b, tf.transpose(u)
     x = tf.unstack(x, axis=1)
-    h = c = tf.zeros((n, units), u.dtype)
+    h, c = tf.zeros((n, units), products), tf.zeros((n, units), full)
     kept = []
     for t in range(maxlen):
-        gates, c_after, tanh_c, h_after = _cell_forward(wb, x[t], tf.matmul(h, u), c)
-        kept.append((gates, c, tanh_c, h))
+        gates, c_after, h_after = _cell_forward(wb, x[t], tf.matmul(h, u), c)
+        kept.append((gates, c, c_after, h))
         c, h = c_after, h_after
 
+    h = tf.cast(h, full)
     logits = tf.matmul(h, dense) + dense_bias
     loss = tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits) * share)
-    d_logits = (tf.nn.softmax(logits) - tf.one_hot(y, size, dtype=u.dtype)) * share[:, None]
+    d_logits = (tf.nn.softmax(logits) - tf.one_hot(y, size, dtype=full)) * share[:, None]
     d_dense = tf.matmul(h, d_logits, transpose_a=True)
-    dh, dc = tf.matmul(d_logits, dense, transpose_b=True), tf.zeros((n, units), u.dtype)
+    dh, dc = tf.matmul(d_logits, dense, transpose_b=True), tf.zeros((n, units), full)
 
     dw, du = [], []
     for t in reversed(range(maxlen)):
-        gates, c_before, tanh_c, h_before = kept[t]
-        dz, dc = _cell_backward(gates, c_before, tanh_c, dh, dc)
-        dw.append(tf.matmul(tf.one_hot(x[t], size, dtype=u.dtype), dz, transpose_a=True))
+        gates, c_before, c_after, h_before = kept[t]
+        dz, dc = _cell_backward(gates, c_before, c_after, dh, dc)
+        dw.append(tf.matmul(tf.one_hot(x[t], size, dtype=products), dz, transpose_a=True))
         if t > 0:  # h before the first step is zero, and nothing depends on it
             du.append(tf.matmul(h_before, dz, transpose_a=True))
             dh = tf.matmul(dz, u_transposed)
     d_w = _sum_in_order(*dw)
-    d_u = _sum_in_order(*du) if du else tf.zeros_like(u)
+    d_u = _sum_in_order(*du) if du else tf.zeros((units, 4 * units), full)
     return loss, [d_w, d_u, tf.reduce_sum(d_w, axis=0), d_dense, tf.reduce_sum(d_logits, axis=0)]
 
 
-def fused_gradients(model: keras.Model, streams: int) -> Step:
+def fused_gradients(model: keras.Model, streams: int, products: tf.DType | None = None) -> Step:
     """A function of (x, y, weight) that returns the batch's mean loss and its gradients.
 
     x (batch, maxlen) and y (batch,) int32 indices, weight (batch,) float32, 0 for a row that only pads;
-    `streams` has to divide the batch.
+    `streams` has to divide the batch; products as for `loss_and_gradients`.
     """
 
     def gradients(x, y, weight):
         weights = [tf.convert_to_tensor(variable) for variable in model.trainable_variables]
         share = weight / tf.reduce_sum(weight)
         parts = [
-            loss_and_gradients(weights, *part)
-            for part in zip(*(tf.split(each, streams) for each in (x, y, share)), strict=True)
+            loss_and_gradients(weights, rows, targets, shares, products)
+            for rows, targets, shares in zip(*(tf.split(a, streams) for a in (x, y, share)), strict=True)
         ]
         losses, gradients = zip(*parts, strict=True)
         return _sum_in_order(*losses), [_sum_in_order(*each) for each in zip(*gradients, strict=True)]

@@ -113,6 +113,7 @@ class Train(Section):
     learning_rate: Number = knob("a number above 0 and up to 10", gt=0, le=10)
     seed: int = knob(SEED_TAKES, ge=0, lt=2**32)
     device: Literal["auto", "cpu", "gpu"] = knob("auto, cpu or gpu")
+    precision: Literal["float32", "mixed_bfloat16"] = knob("float32 or mixed_bfloat16")
     streams: int = knob("a whole number from 1 to 64", ge=1, le=64)
     preview: int = knob("a whole number from 0 to 1,000", ge=0, le=1000)
 

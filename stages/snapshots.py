@@ -103,27 +103,29 @@ class SnapshotStore:
         self.fingerprint = fingerprint
         self.folder = root / fingerprint
 
-    def longest_run(self, epochs: int) -> int:
-        """How many snapshots from epoch 0 on are there and whole, `epochs` at most.
+    def longest_run(self, epochs: int) -> list[dict[str, float]]:
+        """The figures of the epochs from 0 on whose snapshots are there and whole, `epochs` at most.
 
         One that is not ends the run and is named on stderr; it is computed again.
         """
         for leftover in self.folder.glob(f".*{TEMPORARY_SUFFIX}"):  # of a process that was killed
             if time.time() - leftover.stat().st_mtime > LEFTOVER_SECONDS:
                 leftover.unlink(missing_ok=True)
+        run: list[dict[str, float]] = []
         for epoch in range(epochs):
             path = self.folder / file_name(epoch)
             try:
                 snapshot = read_snapshot(path)
             except FileNotFoundError:
-                return epoch
+                break
             except DamagedSnapshot as error:
                 print(f"warning: snapshot {path} is not used: {error}", file=sys.stderr)
-                return epoch
+                break
             if (snapshot.epoch, snapshot.fingerprint) != (epoch, self.fingerprint):
                 print(f"warning: snapshot {path} is not used: it is another run's", file=sys.stderr)
-                return epoch
-        return epochs
+                break
+            run.append(snapshot.figures)
+        return run
 
     def adopt(self, files: Iterable[tuple[str, Path]]) -> None:
         """Take in snapshots of this run that lie elsewhere; `files` are names and paths, in order."""

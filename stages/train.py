@@ -29,15 +29,15 @@ def main() -> None:
     epochs = params.train.epochs
     done = store.longest_run(epochs)
     if done:
-        print(f"{done} of {epochs} epochs were computed before and are taken over", flush=True)
-        trainer.restore(store.read(done - 1))
+        print(f"{len(done)} of {epochs} epochs were computed before and are taken over", flush=True)
+        trainer.restore(store.read(len(done) - 1))
     for leftover in EPOCHS_DIR.glob("*"):
         leftover.unlink()
 
     with Live(str(TRAIN_DIR), save_dvc_exp=False, dvcyaml=None, report=None) as live:
         for epoch in range(epochs):
-            if epoch < done:
-                figures = store.read(epoch).figures
+            if epoch < len(done):
+                figures = done[epoch]
             else:
                 started = time.monotonic()
                 figures = trainer.epoch(epoch)

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from stages.errors import StageError
 from stages.files import sha256_of
 from stages.generator import Generator, uniform_draws
 from stages.lstm import applies_to, fused_gradients, optimizer_step, stock_gradients, sum_of_losses
@@ -29,11 +30,11 @@ def fingerprint(params: Params, device: str, windows_sha256: str) -> str:
 
     The number of epochs is not among it, so a run can be extended; nor is the number of cores.
     """
-    train = params.train.model_dump(include={"batch_size", "learning_rate", "seed", "streams"})
+    numbers_of = {"batch_size", "learning_rate", "precision", "seed", "streams"}
     depends_on = {
         "windows": windows_sha256,
         "model": params.model.model_dump(),
-        "train": train,
+        "train": params.train.model_dump(include=numbers_of),
         "device": device,
         "machine": platform.machine(),
         "versions": {"tensorflow": tf.__version__, "keras": keras.__version__, "numpy": np.__version__},
@@ -52,7 +53,10 @@ def own_modules(entry: Path) -> dict[str, Path]:
 
 
 class Trainer:
-    """The model, its optimizer and the windows it learns from."""
+    """The model, its optimizer and the windows it learns from.
+
+    Raises StageError for a precision that the device's path does not have.
+    """
 
     def __init__(self, params: Params, windows: Windows, device: str) -> None:
         train = params.train
@@ -71,7 +75,16 @@ class Trainer:
         # never longer than the text asks for; whole streams, filled up with rows of weight 0
         self.batch_size = min(train.batch_size, len(windows.x))
         self.rows = math.ceil(self.batch_size / streams) * streams
-        gradients = fused_gradients(self.model, streams) if fused else stock_gradients(self.model)
+        if train.precision != "float32" and not fused:
+            raise StageError(
+                f"train.precision: got {train.precision!r}; takes float32 on a GPU: what multiplies in "
+                "bfloat16 is the CPU's fast path (train.device: cpu)"
+            )
+        if fused:
+            products = tf.bfloat16 if train.precision == "mixed_bfloat16" else tf.float32
+            gradients = fused_gradients(self.model, streams, products)
+        else:
+            gradients = stock_gradients(self.model)
         self._step = optimizer_step(gradients, self.model, self.rows)
         self._sum_of_losses = sum_of_losses(self.model, self.rows)
         self._preview = (
@@ -86,7 +99,8 @@ class Trainer:
         after the epoch.
         """
         windows = self.windows
-        order = keyed_generator(self.seed, "order of windows", epoch).permutation(len(windows.x))
+        order = np.arange(len(windows.x), dtype=np.min_scalar_type(len(windows.x)))
+        keyed_generator(self.seed, "order of windows", epoch).shuffle(order)
         total = 0.0
         with tqdm(
             total=len(order), desc=f"epoch {epoch}", unit=" windows", leave=False, disable=None

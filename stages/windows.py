@@ -4,10 +4,12 @@ A window is `maxlen` consecutive characters, its target the character after it, 
 the charset, the sorted list of distinct characters.
 """
 
-import zipfile
+import mmap
+import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
 
@@ -81,20 +83,48 @@ def save_windows(file: IO[bytes], windows: Windows, as_one_hot: bool) -> None:
 
 
 def load_windows(path: Path = WINDOWS_FILE) -> Windows:
-    """Read the `.npz` of either layout back as indices.
+    """Map the `.npz` of either layout into memory, as indices.
 
-    Raises StageError for a file that is missing, damaged or not made by the vectorize stage.
+    The arrays are views of the file: the system reads their pages when a window is asked for, keeps them
+    while there is memory to spare, and drops them when there is not. Only one-hot arrays are copied, as
+    indices. Raises StageError for a file that is missing, damaged or not made by the vectorize stage.
     """
+    return _checked(_mapped(path, whole=True), path)
+
+
+def _mapped(path: Path, whole: bool) -> dict[str, np.ndarray]:
+    """The arrays of an uncompressed `.npz` as read-only views of the file.
+
+    np.load maps a `.npy` only. whole: compare every member with its checksum first, in pieces.
+    """
+    arrays: dict[str, np.ndarray] = {}
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        with ZipFile(path) as archive, open(path, "rb") as file:
+            if whole and (damaged := archive.testzip()):
+                raise ValueError(f"checksum of {damaged}")
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            if hasattr(mapped, "madvise"):  # drawn at random: what lies beside a window is not next
+                mapped.madvise(mmap.MADV_RANDOM)
+            for member in archive.infolist():
+                if member.compress_type != ZIP_STORED:
+                    raise ValueError(f"{member.filename} is compressed")
+                with archive.open(member) as content:
+                    np.lib.format.read_magic(content)
+                    shape, columns_first, dtype = np.lib.format.read_array_header_1_0(content)
+                    header = content.tell()
+                if dtype.hasobject:
+                    raise ValueError(f"{member.filename} holds Python objects")
+                # a local header is 30 bytes, two lengths at its end, then what has these lengths
+                lengths = struct.unpack_from("<HH", mapped, member.header_offset + 26)
+                start = member.header_offset + 30 + sum(lengths) + header
+                order: Literal["F", "C"] = "F" if columns_first else "C"
+                name = member.filename.removesuffix(".npy")
+                arrays[name] = np.ndarray(shape, dtype, mapped, start, order=order)
     except FileNotFoundError:
         raise StageError(f"{path} is missing; `dvc repro vectorize` makes it") from None
-    except (ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError) as error:
+    except (ValueError, TypeError, EOFError, struct.error, NotImplementedError, BadZipFile) as error:
         raise StageError(f"{path} is damaged ({error}); `dvc repro vectorize` makes it anew") from None
-    except AttributeError:  # np.load gives a bare array for a .npy
-        raise StageError(f"{path} is not an .npz; `dvc repro vectorize` makes it anew") from None
-    return _checked(arrays, path)
+    return arrays
 
 
 def _checked(arrays: dict[str, np.ndarray], path: Path) -> Windows:
@@ -142,6 +172,8 @@ def _indices(hot: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def first_window(path: Path = WINDOWS_FILE) -> tuple[str, str]:
-    """The text's first `maxlen` characters and the charset."""
-    windows = load_windows(path)
+    """The text's first `maxlen` characters and the charset, without reading the rest."""
+    arrays = _mapped(path, whole=False)
+    first = {name: array if name == "charset" else array[:1] for name, array in arrays.items()}
+    windows = _checked(first, path)
     return "".join(windows.charset[index] for index in windows.x[0]), windows.charset

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from stages.errors import StageError
 from stages.lstm import applies_to, fused_gradients, loss_and_gradients, optimizer_step, stock_gradients
 from stages.model import build_model, compile_model
 from stages.trainer import Trainer
@@ -84,6 +85,29 @@ def test_gradients_are_the_slope_of_the_loss():
             assert gradient.numpy()[index] == pytest.approx(slope, abs=1e-8)
 
 
+def test_products_in_bfloat16_are_near():
+    """bfloat16 has 8 bits, so each factor may be off by 2^-9 of itself, a gradient by some hundredths."""
+    model = random_model()
+    x, y = random_batch(64)
+    weight = np.ones(64, np.float32)
+    loss, gradients = tf.function(fused_gradients(model, 2, tf.bfloat16))(x, y, weight)
+    expected_loss, expected = tf.function(stock_gradients(model))(x, y, weight)
+    assert float(loss) == pytest.approx(float(expected_loss), abs=0.01)
+    assert float(loss) != float(expected_loss)
+    for ours, theirs in zip(gradients, expected, strict=True):
+        assert ours.dtype == tf.float32
+        assert np.linalg.norm(ours - theirs) < 0.03 * np.linalg.norm(theirs)
+
+
+def test_a_precision_that_only_the_fast_path_has_is_refused_elsewhere(params):
+    settings = params(vectorize__maxlen=MAXLEN, model__units=16, train__precision="mixed_bfloat16")
+    windows = vectorize(make_text(500), settings.vectorize)
+    with pytest.raises(
+        StageError, match=r"train\.precision: got 'mixed_bfloat16'; takes float32 on a GPU"
+    ):
+        Trainer(settings, windows, "gpu")
+
+
 def test_one_character_windows_have_no_recurrence():
     model = build_model(1, SIZE, UNITS)
     x, y = random_batch(4)
@@ -119,7 +143,7 @@ def test_it_applies_to_the_articles_layer_only():
     assert not applies_to(keras.Sequential(gru))
 
 
-@pytest.mark.parametrize("kind", ["fused", "stock"])
+@pytest.mark.parametrize("kind", ["fused", "bfloat16", "stock"])
 def test_three_epochs_have_the_losses_of_fit(params, kind):
     """Plain `model.fit` with the same initial weights and order; 1,000 windows are not whole batches."""
     settings = params(
@@ -128,9 +152,10 @@ def test_three_epochs_have_the_losses_of_fit(params, kind):
         train__batch_size=128,
         train__epochs=3,
         train__preview=0,
+        train__precision="mixed_bfloat16" if kind == "bfloat16" else "float32",
     )
     windows = vectorize(make_text(3010), settings.vectorize)
-    trainer = Trainer(settings, windows, "cpu" if kind == "fused" else "gpu")  # gpu: the stock layer
+    trainer = Trainer(settings, windows, "gpu" if kind == "stock" else "cpu")  # gpu: the stock layer
     size = len(windows.charset)
     plain = build_model(MAXLEN, size, 16)
     plain.set_weights(trainer.model.get_weights())
@@ -141,7 +166,8 @@ def test_three_epochs_have_the_losses_of_fit(params, kind):
         order = np.random.Generator(np.random.PCG64([0, key, epoch])).permutation(len(windows.x))
         x, y = np.eye(size)[windows.x[order]], np.eye(size)[windows.y[order]]
         expected = plain.fit(x, y, batch_size=128, shuffle=False, verbose=0).history["loss"][0]
-        assert loss == pytest.approx(expected, abs=1e-5 if epoch == 0 else 1e-4)
+        tolerance = 0.01 if kind == "bfloat16" else 1e-5 if epoch == 0 else 1e-4
+        assert loss == pytest.approx(expected, abs=tolerance)
 
 
 def test_validation_loss_is_that_of_evaluate(params):
@@ -184,11 +210,15 @@ from stages.params import read_params
 from stages.trainer import Trainer
 from stages.vectorize import vectorize
 from tests.conftest import make_text
-params = read_params()
-trainer = Trainer(params, vectorize(make_text(20000), params.vectorize), "cpu")
-figures = trainer.epoch(0)
-weights = b"".join(w.tobytes() for w in trainer.model.get_weights())
-print(json.dumps([usable_cores(), figures["loss"], hashlib.sha256(weights).hexdigest()]))
+read = read_params()
+results = [usable_cores()]
+for precision in ("float32", "mixed_bfloat16"):
+    params = read.model_copy(update={"train": read.train.model_copy(update={"precision": precision})})
+    trainer = Trainer(params, vectorize(make_text(20000), params.vectorize), "cpu")
+    figures = trainer.epoch(0)
+    weights = b"".join(w.tobytes() for w in trainer.model.get_weights())
+    results += [figures["loss"], hashlib.sha256(weights).hexdigest()]
+print(json.dumps(results))
 """
 
 
@@ -208,6 +238,7 @@ def test_the_number_of_cores_does_not_change_a_byte():
     one, many, again = run(1), run(available), run(available)
     assert (one[0], many[0]) == (1, available)
     assert one[1:] == many[1:] == again[1:]
+    assert one[2] != one[4]
 
 
 def test_no_sum_depends_on_which_buffer_is_free():

@@ -1,7 +1,10 @@
 """Windows against the article's way: loops over characters, written here."""
 
 import io
+import subprocess
+import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ import pytest
 from stages.errors import StageError
 from stages.vectorize import read_text, vectorize
 from stages.windows import cut, encode, load_windows, one_hot, save_windows
-from tests.conftest import make_text
+from tests.conftest import ROOT, make_text
 
 
 def naive_windows(text, maxlen, step, charset):
@@ -129,8 +132,46 @@ def npz(**arrays):
     return buffer.getvalue()
 
 
+def compressed(**arrays):
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
 def good():
     return {"x": np.zeros((3, 4), "u1"), "y": np.zeros(3, "u1"), "charset": np.array(["a", "b"])}
+
+
+MAPPED = """
+import re, sys
+from pathlib import Path
+import numpy as np
+from stages.windows import first_window, load_windows
+
+def own_megabytes():
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"RssAnon:\\s+(\\d+) kB", status)[1]) / 1024
+
+before = own_megabytes()
+assert first_window(Path(sys.argv[1])) == ("b" + "a" * 39, "ab")
+windows = load_windows(Path(sys.argv[1]))
+picked = np.random.default_rng(0).integers(0, len(windows.x), 10_000)
+assert windows.x[picked].sum() == (picked == 0).sum()
+print(own_megabytes() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_windows_are_not_copied_into_memory(tmp_path):
+    """120 MB of windows, read whole once for their checksums and then at random: no second copy."""
+    x = np.zeros((3_000_000, 40), "u1")
+    x[0, 0] = 1
+    path = tmp_path / "windows.npz"
+    np.savez(path, x=x, y=x[:, 0], charset=np.array(["a", "b"]))
+    done = subprocess.run(
+        [sys.executable, "-c", MAPPED, str(path)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) < 12
 
 
 FOREIGN = {
@@ -139,6 +180,7 @@ FOREIGN = {
     "cut short": npz(**good())[:-40],
     "flipped": npz(**good()).replace(b"\0" * 12, b"\0" * 11 + b"\1"),
     "npy": b"\x93NUMPY" + b"\0" * 50,
+    "compressed": compressed(**good()),
     "no x": npz(y=np.zeros(3, "u1"), charset=np.array(["a"])),
     "pickle": npz(**good() | {"x": np.array([{}], dtype=object)}),
     "signed": npz(**good() | {"x": np.zeros((3, 4), "i8")}),
