@@ -40,11 +40,14 @@ def read_text(path: Path, lowercase: bool, newlines_to_spaces: bool) -> str:
         raise StageError(f"{path} is missing; `dvc repro download` gets it") from None
     except UnicodeDecodeError as error:
         raise StageError(f"{path} is not UTF-8 text (byte {error.start})") from None
+    return as_the_article_reads(text, lowercase, newlines_to_spaces)
+
+
+def as_the_article_reads(text: str, lowercase: bool, newlines_to_spaces: bool) -> str:
+    """A text lowercased and on one line, each if asked for."""
     if lowercase:
         text = text.lower()
-    if newlines_to_spaces:
-        text = text.replace("\n", " ")
-    return text
+    return text.replace("\n", " ") if newlines_to_spaces else text
 
 
 def vectorize(text: str, settings: Vectorize) -> Windows:

@@ -1,27 +1,28 @@
-"""The pipeline against the article's script, in turn on this machine: A B A B ...
+"""The pipeline against the article's script, stock Keras and PyTorch, in turn on this machine: A B A B.
 
-    python -m tests.benchmarks [--corpus FILE] [--epochs N] [--turns N]
+    python -m tests.benchmarks [--turns N] [--parts PART ...] [--corpus FILE] [--epochs N] [--steps N]
 
-Each side runs in processes of its own, start-up included; peak memory is what the system reports of
-each process. Prints the medians, their ratio and the ratio's spread over the turns.
+Parts: `article` (the whole pipeline against the article's script), `steps` (a training step against
+stock Keras, PyTorch and the machine's own rate of multiplying), `scale` (1, 10 and 100 MB of text),
+`fixed` (what starting costs). Every side runs in processes of its own. Prints Markdown tables: medians
+over the turns, ratios of the turns with the smallest and the largest.
 """
 
 import argparse
 import json
-import os
-import platform
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
-import time
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import yaml
 
-from tests.conftest import ROOT, changed_params, make_text
+from tests.benchmarks.measure import column, machine, measured, middle, ratio, table
+from tests.benchmarks.steps import ARTICLE_FLOPS
+from tests.conftest import ROOT, changed_params, copy_of_the_project, make_text
 
 VECTORIZE_ALONE = """
 import json, sys, time
@@ -32,76 +33,10 @@ from stages.windows import save_windows
 settings = read_params().vectorize
 began = time.perf_counter()
 windows = vectorize(read_text(Path("data/corpus.txt"), True, True), settings)
-with open("data/windows.npz", "wb") as file:
+with open("windows-alone.npz", "wb") as file:
     save_windows(file, windows, False)
 print(json.dumps(time.perf_counter() - began))
 """
-
-
-def measured(command: list[str], folder: Path) -> tuple[float, float, str]:
-    """Run a command; returns its wall seconds, its peak memory in MB and its output."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("OPENBLAS_")}
-    began = time.perf_counter()
-    with tempfile.TemporaryFile("w+") as out:
-        process = subprocess.Popen(
-            [sys.executable, *command], cwd=folder, stdout=out, stderr=subprocess.DEVNULL, env=environment
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        seconds = time.perf_counter() - began
-        out.seek(0)
-        output = out.read()
-    if process.returncode:
-        sys.exit(f"{command} exited with {process.returncode}: {output}")
-    kilobytes = usage.ru_maxrss / (1024 if sys.platform == "darwin" else 1)
-    return seconds, kilobytes * 1024 / 1e6, output
-
-
-def turn_of_the_article(corpus: Path, epochs: int) -> dict[str, float]:
-    """The article's script once."""
-    wall, memory, output = measured(["-m", "tests.benchmarks.article", str(corpus), str(epochs)], ROOT)
-    result = json.loads(output.splitlines()[-1])
-    clock = result["seconds"]
-    print(f"  article: {wall:6.1f} s  { ({k: round(v, 1) for k, v in clock.items()}) }  losses", end=" ")
-    print([round(loss, 3) for loss in result["losses"]], flush=True)
-    return {
-        "vectorize (text to tensors)": clock["vectorize"],
-        "train (an epoch of fit)": clock["fit"] / epochs,
-        "generate (an epoch's 1,600 characters)": clock["generate"] / epochs,
-        "train and sample, start-up included": wall - clock["vectorize"],
-        "peak memory, MB": memory,
-    }
-
-
-def turn_of_the_pipeline(corpus: Path, epochs: int) -> dict[str, float]:
-    """The stages once, from nothing, in a folder of their own."""
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        (folder / "stages").symlink_to(ROOT / "stages")
-        tree = changed_params(train__epochs=epochs)
-        (folder / "params.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
-        (folder / "data").mkdir()
-        shutil.copy(corpus, folder / "data/corpus.txt")
-        subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
-        git = ["git", "-c", "user.name=benchmark", "-c", "user.email=benchmark@example.invalid"]
-        subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "start"], cwd=folder, check=True)
-        _, vectorize_memory, output = measured(["-c", VECTORIZE_ALONE], folder)
-        vectorize = float(output)
-        train, train_memory, output = measured(["-m", "stages.train"], folder)
-        epoch_lines = [line for line in output.splitlines() if line.startswith("epoch ")]
-        in_epochs = [float(line.split("; ")[1].split(" s")[0]) for line in epoch_lines]
-        sample, sample_memory, _ = measured(["-m", "stages.sample"], folder)
-        generate = generation_alone(folder)
-    memory = max(vectorize_memory, train_memory, sample_memory)
-    print(f"  pipeline: train {train:.1f} s, sample {sample:.1f} s, epochs {in_epochs}", flush=True)
-    return {
-        "vectorize (text to tensors)": vectorize,
-        "train (an epoch of fit)": statistics.mean(in_epochs),
-        "generate (an epoch's 1,600 characters)": generate,
-        "train and sample, start-up included": train + sample,
-        "peak memory, MB": memory,
-    }
-
 
 GENERATION_ALONE = """
 import json, time
@@ -126,45 +61,249 @@ print(json.dumps(sorted(once(epoch) for epoch in range(9))[4]))
 """
 
 
-def generation_alone(folder: Path) -> float:
-    """Seconds of one epoch's samples once the program is compiled, the median of nine."""
-    return float(measured(["-c", GENERATION_ALONE], folder)[2])
+def project(folder: Path, corpus: Path | None = None, **changes: Any) -> Path:
+    """A copy of the project with a text of its own, in a git repository of its own."""
+    copy_of_the_project(folder)
+    if corpus:
+        shutil.copy(corpus, folder / "book.txt")
+    tree = changed_params(download__corpus="book.txt", download__max_bytes=10**9, **changes)
+    (folder / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+    git = ["git", "-c", "user.name=benchmark", "-c", "user.email=benchmark@example.invalid"]
+    for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "start"]):
+        subprocess.run([*git, *arguments], cwd=folder, check=True)
+    return folder
+
+
+def last_json(output: str) -> Any:
+    """What a worker printed on its last line."""
+    return json.loads(output.splitlines()[-1])
+
+
+def turn_of_the_article(corpus: Path, epochs: int) -> dict[str, float]:
+    """The article's script once."""
+    wall, memory, output = measured(["-m", "tests.benchmarks.article", str(corpus), str(epochs)])
+    clock = last_json(output)["seconds"]
+    parts = {"train": clock["fit"] / epochs, "generate": clock["generate"] / epochs}
+    return {
+        "vectorize": clock["vectorize"],
+        **parts,
+        "all": wall,
+        "forty": wall + (40 - epochs) * sum(parts.values()),
+        "memory": memory,
+    }
+
+
+def turn_of_the_pipeline(corpus: Path, epochs: int) -> dict[str, float]:
+    """`dvc repro`, from nothing, in a project of its own; a stage at a time, for its peak memory."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = project(Path(scratch), corpus, train__epochs=epochs)
+        done = {
+            stage: measured(["-m", "dvc", "repro", stage], folder)
+            for stage in ("vectorize", "train", "sample")
+        }
+        vectorize = float(measured(["-c", VECTORIZE_ALONE], folder).output)
+        generate = float(measured(["-c", GENERATION_ALONE], folder).output)
+    epoch_lines = [line for line in done["train"].output.splitlines() if line.startswith("epoch ")]
+    train = statistics.mean(float(line.split("; ")[1].split(" s")[0]) for line in epoch_lines)
+    wall = sum(each.seconds for each in done.values())
+    return {
+        "vectorize": vectorize,
+        "train": train,
+        "generate": generate,
+        "all": wall,
+        "forty": wall + (40 - epochs) * (train + generate),
+        "memory": max(each.megabytes for each in done.values()),
+        "memory of train": done["train"].megabytes,
+        "memory of sample": done["sample"].megabytes,
+    }
+
+
+def against_the_article(corpus: Path, epochs: int, turns: int) -> None:
+    """The whole pipeline and the article's script, in turn."""
+    articles, pipelines = [], []
+    for turn in range(turns):
+        articles.append(turn_of_the_article(corpus, epochs))
+        pipelines.append(turn_of_the_pipeline(corpus, epochs))
+        for name, clock in (("article", articles[-1]), ("pipeline", pipelines[-1])):
+            print(turn + 1, name, {what: round(value, 3) for what, value in clock.items()}, flush=True)
+    named = {
+        "vectorize": "text to tensors, s",
+        "train": "an epoch of training, s",
+        "generate": "an epoch's 1,600 characters, s",
+        "all": f"{epochs} epochs, `dvc repro` from nothing, s",
+        "forty": "40 epochs, extrapolated from these, s",
+        "memory": "peak memory of the largest process, MB",
+    }
+    rows = []
+    for what, name in named.items():
+        ours, theirs = column(pipelines, what), column(articles, what)
+        rows.append((name, middle(theirs), middle(ours), ratio(theirs, ours)))
+    table(
+        f"Against the article's script ({corpus.name}, {corpus.stat().st_size:,} bytes; {turns} turns)",
+        ("", "article's script", "pipeline", "ratio (of the turns)"),
+        rows,
+    )
+    for stage in ("train", "sample"):
+        print(f"peak memory of {stage}: {middle(column(pipelines, f'memory of {stage}'))} MB")
+
+
+def steps_in_turn(steps: int, turns: int) -> None:
+    """Training steps of each kind and the machine's products, in turn."""
+    kinds = ["pipeline", "fit", "torch", "mixed_bfloat16", "as it comes"]
+    if not find_spec("torch"):
+        kinds.remove("torch")
+        print("torch is not installed: left out")
+    kinds += ["products of the batch", "products of streams"]
+    clocks: list[dict[str, dict[str, float]]] = []
+    for turn in range(turns):
+        clocks.append({})
+        for kind in kinds:
+            done = measured(["-m", "tests.benchmarks.steps", kind, str(steps)])
+            clocks[-1][kind] = {**last_json(done.output), "memory": done.megabytes}
+        speeds = {kind: clock.get("windows_per_second", 0) for kind, clock in clocks[-1].items()}
+        print(turn + 1, {kind: round(speed) for kind, speed in speeds.items() if speed}, flush=True)
+
+    def speed_of(kind: str) -> list[float]:
+        return [clock[kind]["windows_per_second"] for clock in clocks]
+
+    def memory_of(kind: str) -> str:
+        return middle([clock[kind]["memory"] for clock in clocks])
+
+    named = {
+        "pipeline": "pipeline",
+        "fit": "stock Keras `fit`",
+        "torch": "PyTorch `nn.LSTM`",
+        "mixed_bfloat16": "pipeline, `train.precision: mixed_bfloat16`",
+        "as it comes": "pipeline's step, determinism off",
+    }
+    rows = [
+        (
+            named[kind],
+            middle(speed_of(kind)),
+            ratio(speed_of("pipeline"), speed_of(kind)) if kind != "pipeline" else "",
+            memory_of(kind),
+        )
+        for kind in kinds
+        if kind in named
+    ]
+    table(
+        f"Training steps ({steps} of 1,024 windows; {turns} turns)",
+        ("", "windows/s", "pipeline is faster by (of the turns)", "peak memory, MB"),
+        rows,
+    )
+    rates = [
+        max(clock[f"products of {what}"]["flops_per_second"] for what in ("the batch", "streams"))
+        for clock in clocks
+    ]
+    shares = [s * ARTICLE_FLOPS / rate for s, rate in zip(speed_of("pipeline"), rates, strict=True)]
+    print(f"matrix products alone, float32: {middle([rate / 1e9 for rate in rates])} GFLOP/s")
+    print(
+        f"the pipeline does the article's {ARTICLE_FLOPS * 1024 / 1e9:.1f} GFLOP of a step at "
+        f"{statistics.median(shares):.0%} of that rate ({min(shares):.0%} to {max(shares):.0%})"
+    )
+    outside = [clock["pipeline"]["outside_the_step"] for clock in clocks]
+    print(f"outside the compiled step: {statistics.median(outside):.2%} of the time")
+
+
+def at_scale(turns: int) -> None:
+    """1, 10 and 100 MB of text: vectorize, then batches at random out of what it wrote."""
+    block = make_text(1_000_000)
+    found: dict[int, list[dict[str, float]]] = {1: [], 10: [], 100: []}
+    for _ in range(turns):
+        for megabytes, clocks in found.items():
+            with tempfile.TemporaryDirectory() as scratch:
+                folder = project(Path(scratch))
+                (folder / "data").mkdir(exist_ok=True)
+                (folder / "data/corpus.txt").write_text(block * megabytes, encoding="utf-8")
+                vectorized = measured(["-m", "stages.vectorize"], folder)
+                trained = measured(["-m", "tests.benchmarks.scale", "20"], folder)
+            clock = last_json(trained.output)
+            clocks.append(
+                clock
+                | {
+                    "vectorize": vectorized.seconds,
+                    "memory of vectorize": vectorized.megabytes,
+                    "windows per second": clock["drawn"] / (clock["draw"] + clock["train"]),
+                    "before": (clock["open"] + clock["order"]) / clock["windows"] * 1e9,
+                    "draw of one": clock["draw"] / clock["drawn"] * 1e9,
+                }
+            )
+            print(megabytes, "MB", {k: round(v, 4) for k, v in clocks[-1].items()}, flush=True)
+    rows = [
+        ("`vectorize`, start-up included, s", "vectorize"),
+        ("its peak memory, MB", "memory of vectorize"),
+        ("`data/windows.npz`, MB", "file_megabytes"),
+        ("`train`: open, check and order the windows, ns each", "before"),
+        ("a batch out of it, ns a window", "draw of one"),
+        ("windows/s in training", "windows per second"),
+        ("memory that it takes for the windows and the model, MB", "held_megabytes"),
+    ]
+    table(
+        f"Scale ({turns} turns)",
+        ("text", *(f"{megabytes} MB" for megabytes in found)),
+        [(name, *(middle(column(clocks, what)) for clocks in found.values())) for name, what in rows],
+    )
+
+
+def fixed_costs(turns: int) -> None:
+    """`dvc repro` with nothing to do over an empty project's, and each stage on next to nothing."""
+    with tempfile.TemporaryDirectory() as scratch:
+        text = Path(scratch, "text")
+        text.write_text(make_text(3000), encoding="utf-8")
+        folder = project(Path(scratch, "project"), text, train__epochs=1)
+        empty = Path(scratch, "empty")
+        empty.mkdir()
+        subprocess.run(["git", "init", "-q"], cwd=empty, check=True)
+        measured(["-m", "dvc", "init", "-q"], empty)
+        (empty / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
+        measured(["-m", "dvc", "repro"], folder)
+        bare, nothing = [], []
+        for _ in range(max(turns, 11)):
+            bare.append(measured(["-m", "dvc", "repro"], empty).seconds)
+            nothing.append(measured(["-m", "dvc", "repro"], folder).seconds)
+        commands = {f"stage `{s}`": ["-m", f"stages.{s}"] for s in ("download", "vectorize")}
+        commands["stage `train`, its epoch taken from the store"] = ["-m", "stages.train"]
+        commands["stage `sample`, one epoch"] = ["-m", "stages.sample"]
+        commands["`import tensorflow` alone"] = ["-c", "import tensorflow"]
+        clocks: dict[str, list[float]] = {what: [] for what in commands}
+        for _ in range(turns):
+            for what, command in commands.items():
+                clocks[what].append(measured(command, folder).seconds)
+    rows = [
+        ("`dvc repro` in an empty project (`stages: {}`)", middle(bare), ""),
+        ("`dvc repro` with nothing to do", middle(nothing), ratio(nothing, bare)),
+        *((what, middle(seconds), "") for what, seconds in clocks.items()),
+    ]
+    table(f"Fixed costs ({turns} turns, of `dvc repro` {len(bare)})", ("", "s", "ratio"), rows)
 
 
 def main() -> None:
-    """Take turns and print the table."""
+    """Run the parts that were asked for."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parts = ["article", "steps", "scale", "fixed"]
+    parser.add_argument("--parts", nargs="+", choices=parts, default=parts, metavar="PART")
+    parser.add_argument("--turns", type=int, default=5, help="how often each side runs (5)")
     parser.add_argument(
         "--corpus", type=Path, help="a text file (default: data/corpus.txt, or made-up text)"
     )
     parser.add_argument("--epochs", type=int, default=2, help="epochs of each side in a turn (2)")
-    parser.add_argument("--turns", type=int, default=3, help="how often each side runs (3)")
+    parser.add_argument("--steps", type=int, default=60, help="optimizer steps in a run (60)")
     options = parser.parse_args()
+    print(machine())
     with tempfile.TemporaryDirectory() as scratch:
         corpus = options.corpus or ROOT / "data/corpus.txt"
         if not corpus.is_file():
             corpus = Path(scratch, "made-up.txt")
             corpus.write_text(make_text(600_893), encoding="utf-8")
-        versions = subprocess.run(
-            [sys.executable, "-m", "pip", "list", "--format=freeze"], capture_output=True, text=True
-        ).stdout
-        wanted = [v for v in versions.split() if v.split("==")[0] in ("tensorflow", "keras", "numpy")]
-        print(
-            f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, {wanted}"
-        )
-        print(f"{corpus.name}: {corpus.stat().st_size:,} bytes, {options.epochs} epochs a turn")
-        turns = []
-        for number in range(options.turns):
-            print(f"turn {number + 1} of {options.turns}", flush=True)
-            article = turn_of_the_article(corpus.resolve(), options.epochs)
-            turns.append((article, turn_of_the_pipeline(corpus.resolve(), options.epochs)))
-    print(f"\n{'':42} {'article':>10} {'pipeline':>10} {'ratio':>8}  ratios of the turns")
-    for what in turns[0][0]:
-        sides = np.array([(article[what], pipeline[what]) for article, pipeline in turns])
-        ratios = sides[:, 0] / sides[:, 1]
-        medians = np.median(sides, axis=0)
-        spread = f"{ratios.min():.2f} to {ratios.max():.2f}"
-        print(f"{what:42} {medians[0]:10.4g} {medians[1]:10.4g} {np.median(ratios):7.2f}x  {spread}")
+        if "fixed" in options.parts:
+            fixed_costs(options.turns)
+        if "steps" in options.parts:
+            steps_in_turn(options.steps, options.turns)
+        if "scale" in options.parts:
+            at_scale(min(options.turns, 3))
+        if "article" in options.parts:
+            against_the_article(corpus.resolve(), options.epochs, options.turns)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks.steps KIND STEPS
 
-Kinds: `pipeline`, `mixed_bfloat16` (the pipeline with that precision), `as it comes` (the pipeline's step in a
-TensorFlow that is left as it comes), `fit` (stock Keras), `torch` (nn.LSTM, if it is installed), `products of
-the batch`, `products of streams`. All train the article's model on made-up windows, with the same batch
-and optimizer. Prints one line of JSON.
+Kinds: `pipeline`, `mixed_bfloat16` (the pipeline with that precision), `as it comes` (the pipeline's step
+in a TensorFlow that is left as it comes), `fit` (stock Keras), `torch` (nn.LSTM, if it is installed),
+`products of the batch`, `products of streams`. All train the article's model on made-up windows, with the
+same batch and optimizer. Prints one line of JSON.
 """
 
 import json
@@ -19,7 +19,7 @@ import numpy as np
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 
 BATCH, MAXLEN, SIZE, UNITS, RATE, STREAMS = 1024, 40, 56, 128, 0.01, 4
-# of one window, multiply and add counted apart: (x_t, h) by (W; U) forward, its two transposed products back
+# of one window, multiply and add counted apart: (x_t, h) by (W; U) forward, two such products back
 ARTICLE_FLOPS = MAXLEN * 2 * 4 * UNITS * ((SIZE + UNITS) + UNITS + (SIZE + UNITS))
 
 
