@@ -99,16 +99,13 @@ def _cell_backward(gates, c_before, c, dh, dc):
     i, f, g, o = tf.split(tf.cast(gates, c.dtype), 4, axis=1)
     dh, tanh_c = tf.cast(dh, c.dtype), tf.tanh(c)
     dc += dh * o * (1 - tanh_c * tanh_c)
-    dz = tf.concat(
-        [
-            dc * g * i * (1 - i),
-            dc * c_before * f * (1 - f),
-            dc * i * (1 - g * g),
-            dh * tanh_c * o * (1 - o),
-        ],
-        axis=1,
-    )
-    return tf.cast(dz, gates.dtype), dc * f
+    dz = [
+        dc * g * i * (1 - i),
+        dc * c_before * f * (1 - f),
+        dc * i * (1 - g * g),
+        dh * tanh_c * o * (1 - o),
+    ]
+    return tf.cast(tf.reshape(tf.stack(dz, axis=1), gates.shape), gates.dtype), dc * f
 
 
 @tf.function(jit_compile=True)

@@ -115,6 +115,8 @@ class Train(Section):
     device: Literal["auto", "cpu", "gpu"] = knob("auto, cpu or gpu")
     precision: Literal["float32", "mixed_bfloat16"] = knob("float32 or mixed_bfloat16")
     streams: int = knob("a whole number from 1 to 64", ge=1, le=64)
+    keep: Literal["last", "best"] = knob("last or best")
+    patience: int | None = knob("a whole number from 1 to 100,000, or null", ge=1, le=100_000)
     preview: int = knob("a whole number from 0 to 1,000", ge=0, le=1000)
 
 

@@ -1,12 +1,13 @@
 """Stage `train`: the LSTM, a snapshot after every epoch, the final model, the figures.
 
-The article's `model.fit`, an epoch at a time. Epochs that were computed before are taken from the store
+The article's `model.fit`, an epoch at a time, with early stopping and the best epoch by held-out loss if
+asked for. Epochs that were computed before are taken from the store
 of snapshots (see `stages/snapshots.py`); only what is missing is computed.
 """
 
 import time
 
-from stages.errors import run_stage
+from stages.errors import StageError, run_stage
 from stages.files import sha256_of
 from stages.layout import EPOCHS_DIR, MODEL_FILE, TRAIN_DIR, WINDOWS_FILE
 from stages.params import read_params
@@ -17,6 +18,13 @@ from stages.windows import load_windows
 def main() -> None:
     params = read_params()
     windows = load_windows()
+    judged = {"keep": (params.train.keep, "last"), "patience": (params.train.patience, None)}
+    for name, (given, without) in judged.items():
+        if given != without and not len(windows.x_val):
+            raise StageError(
+                f"train.{name}: got {given!r}; takes {without or 'null'} unless vectorize.validation is "
+                "above 0, since only held-out windows tell which epoch is best"
+            )
     # TensorFlow takes seconds to import, so what is wrong with the above is said before it
     from dvclive import Live
 
@@ -34,6 +42,7 @@ def main() -> None:
     for leftover in EPOCHS_DIR.glob("*"):
         leftover.unlink()
 
+    history: list[dict[str, float]] = []
     with Live(str(TRAIN_DIR), save_dvc_exp=False, dvcyaml=None, report=None) as live:
         for epoch in range(epochs):
             if epoch < len(done):
@@ -50,10 +59,26 @@ def main() -> None:
                     flush=True,
                 )
             store.publish(epoch)
+            history.append(figures)
             for name, value in figures.items():
                 live.log_metric(name, value)
+            best = best_epoch(history)
+            if best is not None:
+                live.summary["best_epoch"] = best
+                live.summary["best_val_loss"] = history[best]["val_loss"]
             live.next_step()
+            if best is not None and params.train.patience and epoch - best >= params.train.patience:
+                print(f"stopped: no lower val_loss in {epoch - best} epochs", flush=True)
+                break
+    kept = best if best is not None and params.train.keep == "best" else epoch
+    trainer.restore(store.read(kept))
     trainer.save(MODEL_FILE)
+
+
+def best_epoch(history: list[dict[str, float]]) -> int | None:
+    """The first epoch of the lowest held-out loss, None where nothing is held out."""
+    losses = [figures["val_loss"] for figures in history if "val_loss" in figures]
+    return losses.index(min(losses)) if losses else None
 
 
 if __name__ == "__main__":

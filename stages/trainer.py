@@ -95,8 +95,8 @@ class Trainer:
         """Train on every window once, in this epoch's own order; returns the epoch's figures.
 
         `loss` is the mean over windows of the cross-entropy in nats while the weights were changing, as
-        Keras reports it; `bits_per_char` the same in bits; `val_loss` that of the held-out windows
-        after the epoch.
+        Keras reports it; `val_loss` that of the held-out windows after the epoch; `bits_per_char` and
+        `val_bits_per_char` the same in bits.
         """
         windows = self.windows
         order = np.arange(len(windows.x), dtype=np.min_scalar_type(len(windows.x)))
@@ -115,6 +115,7 @@ class Trainer:
         figures = {"loss": loss, "bits_per_char": loss / math.log(2)}
         if len(windows.x_val):
             figures["val_loss"] = self.validation_loss()
+            figures["val_bits_per_char"] = figures["val_loss"] / math.log(2)
         return figures
 
     def validation_loss(self) -> float:

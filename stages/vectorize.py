@@ -50,13 +50,18 @@ def as_the_article_reads(text: str, lowercase: bool, newlines_to_spaces: bool) -
     return text.replace("\n", " ") if newlines_to_spaces else text
 
 
+def border_of(length: int, validation: float) -> int:
+    """Where the held-out part of a text begins."""
+    return length - round(length * validation)
+
+
 def vectorize(text: str, settings: Vectorize) -> Windows:
     """Cut a text into windows, its last part (`validation`) apart, no window crossing the border.
 
     Raises StageError where a part is shorter than one window and its target.
     """
     indices, charset = encode(text)
-    border = len(indices) - round(len(indices) * settings.validation)
+    border = border_of(len(indices), settings.validation)
     x, y = cut(indices[:border], settings.maxlen, settings.step)
     x_val, y_val = cut(indices[border:], settings.maxlen, settings.step)
     for part, windows, length in (

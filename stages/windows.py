@@ -89,11 +89,15 @@ def load_windows(path: Path = WINDOWS_FILE) -> Windows:
     while there is memory to spare, and drops them when there is not. Only one-hot arrays are copied, as
     indices. Raises StageError for a file that is missing, damaged or not made by the vectorize stage.
     """
-    return _checked(_mapped(path, whole=True), path)
+    arrays, mapped = _mapped(path, whole=True)
+    windows = _checked(arrays, path)
+    if hasattr(mapped, "madvise"):  # from here on drawn at random: what lies beside a window is not next
+        mapped.madvise(mmap.MADV_RANDOM)
+    return windows
 
 
-def _mapped(path: Path, whole: bool) -> dict[str, np.ndarray]:
-    """The arrays of an uncompressed `.npz` as read-only views of the file.
+def _mapped(path: Path, whole: bool) -> tuple[dict[str, np.ndarray], mmap.mmap]:
+    """The arrays of an uncompressed `.npz` as read-only views of the file, and the mapped file.
 
     np.load maps a `.npy` only. whole: compare every member with its checksum first, in pieces.
     """
@@ -103,8 +107,6 @@ def _mapped(path: Path, whole: bool) -> dict[str, np.ndarray]:
             if whole and (damaged := archive.testzip()):
                 raise ValueError(f"checksum of {damaged}")
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            if hasattr(mapped, "madvise"):  # drawn at random: what lies beside a window is not next
-                mapped.madvise(mmap.MADV_RANDOM)
             for member in archive.infolist():
                 if member.compress_type != ZIP_STORED:
                     raise ValueError(f"{member.filename} is compressed")
@@ -124,7 +126,7 @@ def _mapped(path: Path, whole: bool) -> dict[str, np.ndarray]:
         raise StageError(f"{path} is missing; `dvc repro vectorize` makes it") from None
     except (ValueError, TypeError, EOFError, struct.error, NotImplementedError, BadZipFile) as error:
         raise StageError(f"{path} is damaged ({error}); `dvc repro vectorize` makes it anew") from None
-    return arrays
+    return arrays, mapped
 
 
 def _checked(arrays: dict[str, np.ndarray], path: Path) -> Windows:
@@ -173,7 +175,7 @@ def _indices(hot: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 def first_window(path: Path = WINDOWS_FILE) -> tuple[str, str]:
     """The text's first `maxlen` characters and the charset, without reading the rest."""
-    arrays = _mapped(path, whole=False)
+    arrays, _ = _mapped(path, whole=False)
     first = {name: array if name == "charset" else array[:1] for name, array in arrays.items()}
     windows = _checked(first, path)
     return "".join(windows.charset[index] for index in windows.x[0]), windows.charset

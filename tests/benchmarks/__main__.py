@@ -214,7 +214,8 @@ def at_scale(turns: int) -> None:
             with tempfile.TemporaryDirectory() as scratch:
                 folder = project(Path(scratch))
                 (folder / "data").mkdir(exist_ok=True)
-                (folder / "data/corpus.txt").write_text(block * megabytes, encoding="utf-8")
+                with open(folder / "data/corpus.txt", "w", encoding="utf-8") as file:
+                    file.writelines(block for _ in range(megabytes))
                 vectorized = measured(["-m", "stages.vectorize"], folder)
                 trained = measured(["-m", "tests.benchmarks.scale", "20"], folder)
             clock = last_json(trained.output)

@@ -26,6 +26,9 @@ class Measured(NamedTuple):
 def measured(command: list[str], folder: Path = ROOT, **environment: str) -> Measured:
     """Run `python command` to its end; memory is what the system reports of it and its children.
 
+    The system counts this process's own memory among it (Linux: at the moment of the start), so keep
+    that small.
+
     Variables that slow numpy's BLAS down are removed. Ends the program if the command fails.
     """
     env = {key: value for key, value in os.environ.items() if not key.startswith("OPENBLAS_")}
