@@ -21,7 +21,7 @@ from stages.errors import run_stage
 from stages.files import write_bytes_whole
 from stages.layout import CORPUS_FILE
 from stages.params import read_params
-from stages.vectorize import border_of, read_text
+from stages.text import border_of, read_text
 from stages.windows import encode
 
 BASELINE_METRICS = Path("metrics/baseline.json")

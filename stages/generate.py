@@ -18,7 +18,7 @@ from stages.layout import EPOCHS_DIR, MODEL_FILE
 from stages.params import read_params
 from stages.randomness import keyed_generator
 from stages.snapshots import DamagedSnapshot, epoch_files, file_name, read_snapshot
-from stages.vectorize import as_the_article_reads
+from stages.text import as_the_article_reads
 from stages.windows import first_window
 
 NextLogits = Callable[[Sequence[int]], np.ndarray]

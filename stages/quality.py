@@ -16,7 +16,7 @@ from stages.errors import StageError, run_stage
 from stages.files import write_bytes_whole
 from stages.layout import CORPUS_FILE, SAMPLES_FILE
 from stages.params import read_params
-from stages.vectorize import read_text
+from stages.text import read_text
 
 QUALITY_FILE = Path("metrics/quality.tsv")
 QUALITY_METRICS = Path("metrics/quality.json")

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from stages.errors import StageError
-from stages.vectorize import read_text, vectorize
+from stages.text import read_text
+from stages.vectorize import vectorize
 from stages.windows import cut, encode, load_windows, one_hot, save_windows
 from tests.conftest import ROOT, make_text
 

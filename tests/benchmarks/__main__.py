@@ -28,7 +28,8 @@ VECTORIZE_ALONE = """
 import json, sys, time
 from pathlib import Path
 from stages.params import read_params
-from stages.vectorize import read_text, vectorize
+from stages.text import read_text
+from stages.vectorize import vectorize
 from stages.windows import save_windows
 settings = read_params().vectorize
 began = time.perf_counter()
