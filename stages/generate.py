@@ -254,7 +254,7 @@ def draw(logits: np.ndarray, temperature: float, top_k: int | None, uniform: flo
     below_best = (logits - logits.max()).astype(np.float64)
     if temperature == 0:
         return int(logits.argmax())
-    weights = np.exp(below_best / temperature)
+    weights = np.exp(below_best / max(temperature, 1e-300))
     if top_k is not None:
         weights[np.argsort(-logits, kind="stable")[top_k:]] = 0
     cumulative = np.cumsum(weights)
