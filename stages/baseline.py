@@ -37,7 +37,7 @@ def main() -> None:
     figures: dict[str, Any] = {}
     if border < len(indices):
         longest = min(LONGEST_N, settings.maxlen + 1)
-        targets = np.arange(border + settings.maxlen, len(indices), settings.step)
+        targets = np.arange(border + settings.maxlen, len(indices), settings.validation_step)
         bits = bits_per_char(indices, len(charset), border, targets, longest)
         best = int(np.argmin(bits))
         loss = bits[best] * math.log(2)

@@ -206,7 +206,9 @@ def compiled(model) -> NextLogits:
     """The logits after 1 to maxlen characters from a zero state, as one compiled program."""
     import tensorflow as tf
 
-    lstm, dense = model.layers
+    from stages.model import recurrence
+
+    sizes, advance, logits = recurrence(model)
     maxlen, size = model.input_shape[1:]
 
     @tf.function(
@@ -215,13 +217,12 @@ def compiled(model) -> NextLogits:
         input_signature=[tf.TensorSpec((maxlen,), tf.int32), tf.TensorSpec((), tf.int32)],
     )
     def program(window, start):
-        def step(t, h, c):
-            h, (_, c) = lstm.cell(tf.one_hot(tf.gather(window, t), size)[None], [h, c])
-            return t + 1, h, c
+        def step(t, _, states):
+            return t + 1, *advance(tf.one_hot(tf.gather(window, t), size)[None], states)
 
-        zero = tf.zeros((1, lstm.units))
-        _, h, _ = tf.while_loop(lambda t, *_: t < maxlen, step, (start, zero, zero))
-        return (tf.matmul(h, dense.kernel) + dense.bias)[0]
+        states = [tf.zeros((1, units)) for units in sizes]
+        _, output, _ = tf.while_loop(lambda t, *_: t < maxlen, step, (start, states[-1], states))
+        return logits(output)[0]
 
     def next_logits(indices: Sequence[int]) -> np.ndarray:
         start = maxlen - len(indices)

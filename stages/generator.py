@@ -1,7 +1,7 @@
 """Generation: the article's procedure, for all temperatures at once, in one compiled program.
 
 The article feeds the last `maxlen` characters to the model for each new character, from a zero state:
-`maxlen` steps of the LSTM, one after the other. Two neighbouring windows share all their characters
+`maxlen` steps of the recurrence, one after the other. Two neighbouring windows share all their characters
 but one, so those steps need not wait for each other: here `maxlen` windows that start one character
 apart are open at any time. A new character is fed to all of them in one step; the oldest has then
 read `maxlen` characters and gives the logits of the next one, and its place is taken by a window
@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from stages.errors import StageError
+from stages.model import recurrence
 from stages.randomness import keyed_generator
 
 
@@ -77,8 +78,7 @@ class Generator:
         self.maxlen, self.size = model.input_shape[1:]
         self.temperatures = np.array(temperatures, dtype=np.float64)
         self.length = length
-        lstm, self._dense = model.layers
-        self._cell = lstm.cell
+        self._sizes, self._advance, self._logits = recurrence(model)
         self._program = tf.function(self._generate, autograph=False, jit_compile=True)
 
     def __call__(self, prompt: np.ndarray, uniform: np.ndarray) -> np.ndarray:
@@ -94,33 +94,29 @@ class Generator:
         """The compiled program: feed the prompt, then each drawn character."""
         known = prompt.shape[0]
         rows = len(self.temperatures)
-        units = self._cell.units
         places = tf.range(self.maxlen)
 
-        def step(at, character, h, c, drawn):
+        def step(at, character, states, drawn):
             # the window that starts at this character takes the place of the one that is full
-            keep = tf.cast(places != at % self.maxlen, h.dtype)[:, None, None]
+            keep = tf.cast(places != at % self.maxlen, tf.float32)[:, None, None]
             x = tf.tile(tf.one_hot(character, self.size), [self.maxlen, 1])
-            h = tf.reshape(h * keep, (-1, units))
-            c = tf.reshape(c * keep, (-1, units))
-            h, (_, c) = self._cell(x, [h, c])
-            h = tf.reshape(h, (self.maxlen, rows, units))
-            c = tf.reshape(c, (self.maxlen, rows, units))
+            flat = [tf.reshape(state * keep, (-1, state.shape[-1])) for state in states]
+            output, flat = self._advance(x, flat)
+            states = [tf.reshape(state, (self.maxlen, rows, state.shape[-1])) for state in flat]
+            output = tf.reshape(output, (self.maxlen, rows, output.shape[-1]))
             oldest = tf.where(at + 1 < self.maxlen, 0, (at + 1) % self.maxlen)
-            logits = tf.matmul(tf.gather(h, oldest), self._dense.kernel) + self._dense.bias
+            logits = self._logits(tf.gather(output, oldest))
             nth = at - (known - 1)  # of the characters to generate; below 0 the prompt is still read
             new = draw(logits, self.temperatures, tf.gather(uniform, tf.maximum(nth, 0)))
             forced = tf.fill([rows], tf.gather(prompt, tf.minimum(at + 1, known - 1)))
             character = tf.where(nth >= 0, new, forced)
             drawn = tf.tensor_scatter_nd_update(drawn, [[tf.maximum(nth, 0)]], [character])
-            return at + 1, character, h, c, drawn
+            return at + 1, character, states, drawn
 
-        zeros = tf.zeros((self.maxlen, rows, units))
         state = (
             tf.constant(0),
             tf.fill([rows], prompt[0]),
-            zeros,
-            zeros,
+            [tf.zeros((self.maxlen, rows, size)) for size in self._sizes],
             tf.zeros((self.length, rows), tf.int32),
         )
         last = known - 1 + self.length

@@ -43,7 +43,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-Step = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+Step = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+Losses = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 def applies_to(model: keras.Model) -> bool:
@@ -166,60 +167,101 @@ def loss_and_gradients(weights, x, y, share, products=None):
 
 
 def fused_gradients(model: keras.Model, streams: int, products: tf.DType | None = None) -> Step:
-    """A function of (x, y, weight) that returns the batch's mean loss and its gradients.
+    """A function of (x, y, weight, key) that returns the batch's mean loss and its gradients.
 
     x (batch, maxlen) and y (batch,) int32 indices, weight (batch,) float32, 0 for a row that only pads;
-    `streams` has to divide the batch; products as for `loss_and_gradients`.
+    key is not used; `streams` has to divide the batch; products as for `loss_and_gradients`.
     """
 
-    def gradients(x, y, weight):
+    def gradients(x, y, weight, key):
         weights = [tf.convert_to_tensor(variable) for variable in model.trainable_variables]
-        share = weight / tf.reduce_sum(weight)
-        parts = [
-            loss_and_gradients(weights, rows, targets, shares, products)
-            for rows, targets, shares in zip(*(tf.split(a, streams) for a in (x, y, share)), strict=True)
-        ]
-        losses, gradients = zip(*parts, strict=True)
-        return _sum_in_order(*losses), [_sum_in_order(*each) for each in zip(*gradients, strict=True)]
+        return _sum_of_streams(
+            lambda _, x, y, share: loss_and_gradients(weights, x, y, share, products),
+            streams,
+            x,
+            y,
+            weight,
+        )
 
     return gradients
 
 
-def stock_gradients(model: keras.Model) -> Step:
-    """The same through Keras's own layers and autodiff: any model, and cuDNN's LSTM on a GPU."""
+def _sum_of_streams(part_of: Callable, streams: int, x, y, weight):
+    """Loss and gradients of a batch, from those of its parts: part_of(number, x, y, share)."""
+    share = weight / tf.reduce_sum(weight)
+    parts = zip(*(tf.split(array, streams) for array in (x, y, share)), strict=True)
+    losses, gradients = zip(*(part_of(n, *part) for n, part in enumerate(parts)), strict=True)
+    return _sum_in_order(*losses), [_sum_in_order(*each) for each in zip(*gradients, strict=True)]
 
-    def gradients(x, y, weight):
-        size = model.output_shape[-1]
+
+def stock_gradients(model: keras.Sequential, streams: int = 1, compiled: bool = False) -> Step:
+    """The same through Keras's own layers and autodiff: any model, and cuDNN's LSTM on a GPU.
+
+    A model that answers at every position is asked for the character after each of a window's
+    characters; the loss is the mean over positions. Dropout draws from `key`, (2,) int32, so that what a
+    step leaves out follows from its number and not from the steps before. compiled: each part by XLA,
+    which adds in a fixed order; slower, but a GRU needs it (see `_sum_in_order`): autodiff adds three
+    gradients there with `tf.add_n`.
+    """
+    size = model.output_shape[-1]
+
+    def loss_and_gradients_of_part(x, y, share, key):
         with tf.GradientTape() as tape:
-            probabilities = model(tf.one_hot(x, size), training=True)
-            losses = keras.losses.categorical_crossentropy(tf.one_hot(y, size), probabilities)
-            loss = tf.reduce_sum(losses * weight) / tf.reduce_sum(weight)
+            outputs = tf.one_hot(x, size)
+            for number, layer in enumerate(model.layers):
+                if isinstance(layer, keras.layers.Dropout):
+                    seed = tf.random.experimental.stateless_fold_in(key, number, "philox")
+                    outputs = tf.nn.experimental.stateless_dropout(outputs, layer.rate, seed, "philox")
+                else:
+                    outputs = layer(outputs)
+            if outputs.shape.rank == 3:
+                targets = tf.one_hot(tf.concat([x[:, 1:], y[:, None]], axis=1), size)
+                losses = keras.losses.categorical_crossentropy(targets, outputs)
+                losses = tf.reduce_mean(losses, axis=1)
+            else:
+                losses = keras.losses.categorical_crossentropy(tf.one_hot(y, size), outputs)
+            loss = tf.reduce_sum(losses * share)
         return loss, tape.gradient(loss, model.trainable_variables)
+
+    part_of = tf.function(loss_and_gradients_of_part, autograph=False, jit_compile=compiled or None)
+
+    def gradients(x, y, weight, key):
+        keys = [tf.random.experimental.stateless_fold_in(key, n, "philox") for n in range(streams)]
+        return _sum_of_streams(lambda n, *part: part_of(*part, keys[n]), streams, x, y, weight)
 
     return gradients
 
 
 def optimizer_step(gradients: Step, model: keras.Model, batch: int) -> Step:
-    """Compile `gradients` and the optimizer's update to a function of (x, y, weight) -> mean loss."""
-    maxlen = model.input_shape[1]
+    """Compile `gradients` and the optimizer's update to (x, y, weight, key) -> mean loss."""
+    signature = [*_batch_signature(batch, model.input_shape[1]), tf.TensorSpec((2,), tf.int32)]
 
-    def step(x, y, weight):
-        loss, grads = gradients(x, y, weight)
+    def step(x, y, weight, key):
+        loss, grads = gradients(x, y, weight, key)
         model.optimizer.apply(grads, model.trainable_variables)
         return loss
 
-    return tf.function(step, autograph=False, input_signature=_batch_signature(batch, maxlen))
+    return tf.function(step, autograph=False, input_signature=signature)
 
 
-def sum_of_losses(model: keras.Model, batch: int) -> Step:
-    """Compile a function of (x, y, weight), as above, that returns the weighted sum of losses."""
+def sum_of_losses(model: keras.Model, batch: int, streams: int = 1) -> Losses:
+    """Compile a function of (x, y, weight), as above, that returns the weighted sum of losses.
+
+    Those of the character after each window, also where the model answers at every position.
+    """
     maxlen, size = model.input_shape[1:]
 
-    def losses(x, y, weight):
+    def sum_of_part(x, y, weight):
         probabilities = model(tf.one_hot(x, size), training=False)
+        if probabilities.shape.rank == 3:
+            probabilities = probabilities[:, -1]
         return tf.reduce_sum(
             keras.losses.categorical_crossentropy(tf.one_hot(y, size), probabilities) * weight
         )
+
+    def losses(*arrays):
+        parts = zip(*(tf.split(array, streams) for array in arrays), strict=True)
+        return _sum_in_order(*(sum_of_part(*part) for part in parts))
 
     return tf.function(losses, autograph=False, input_signature=_batch_signature(batch, maxlen))
 

@@ -1,4 +1,4 @@
-"""The article's model, loss and optimizer, in Keras, and how they are saved."""
+"""The model, loss and optimizer in Keras, by default the article's, and how they are saved."""
 
 import io
 import json
@@ -6,6 +6,7 @@ import os
 import re
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +15,79 @@ import numpy as np
 
 from stages.files import write_bytes_whole
 
+CELLS = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "rnn": keras.layers.SimpleRNN}
+OPTIMIZERS = {"rmsprop": keras.optimizers.RMSprop, "adam": keras.optimizers.Adam}
 
-def build_model(maxlen: int, charset: int, units: int) -> keras.Sequential:
-    """`Input -> LSTM(units) -> Dense(charset, softmax)`.
 
-    Takes (batch, maxlen, charset) one-hot windows, gives (batch, charset) probabilities.
+def build_model(
+    maxlen: int,
+    charset: int,
+    units: int,
+    cell: str = "lstm",
+    layers: int = 1,
+    dropout: float = 0.0,
+    embedding: int | None = None,
+    every_position: bool = False,
+) -> keras.Sequential:
+    """`Input -> LSTM(units) -> Dense(charset, softmax)`, the article's model, or one of its relatives.
+
+    cell: lstm, gru or rnn; layers of them, each followed by `dropout` if that is above 0; embedding:
+    numbers that each character becomes first, None for its one-hot row itself. Takes (batch, maxlen,
+    charset) one-hot windows, so an embedding is a product with its table, whose rows a look-up would
+    give. Gives (batch, charset) probabilities of the character after the window, or, with
+    `every_position`, (batch, maxlen, charset) of that after each of its characters: the same weights.
     """
-    return keras.Sequential(
-        [
-            keras.Input(shape=(maxlen, charset), name="window"),
-            keras.layers.LSTM(units, name="lstm"),
-            keras.layers.Dense(charset, activation="softmax", name="dense"),
-        ],
-        name="char_lstm",
-    )
+    stack = [keras.Input(shape=(maxlen, charset), name="window")]
+    if embedding is not None:
+        stack.append(keras.layers.Dense(embedding, use_bias=False, name="embedding"))
+    for number in range(layers):
+        suffix = f"_{number}" if layers > 1 else ""
+        sequences = every_position or number < layers - 1
+        stack.append(CELLS[cell](units, return_sequences=sequences, name=cell + suffix))
+        if dropout:
+            stack.append(keras.layers.Dropout(dropout, seed=0, name="dropout" + suffix))
+    stack.append(keras.layers.Dense(charset, activation="softmax", name="dense"))
+    return keras.Sequential(stack, name="char_lstm")
 
 
-def compile_model(model: keras.Model, learning_rate: float) -> keras.optimizers.Optimizer:
-    """Give the model the article's loss and optimizer; returns the optimizer, its slots built."""
-    optimizer = keras.optimizers.RMSprop(learning_rate=learning_rate, name="rmsprop")
-    model.compile(loss=keras.losses.CategoricalCrossentropy(), optimizer=optimizer)
-    optimizer.build(model.trainable_variables)
-    return optimizer
+def compile_model(
+    model: keras.Model, learning_rate: float, optimizer: str = "rmsprop", clip_norm: float | None = None
+) -> keras.optimizers.Optimizer:
+    """Give the model the article's loss and an optimizer; returns the optimizer, its slots built.
+
+    optimizer: rmsprop, the article's, or adam. clip_norm: the largest norm of all gradients together
+    (Pascanu et al. 2013), None for any.
+    """
+    built = OPTIMIZERS[optimizer](learning_rate=learning_rate, global_clipnorm=clip_norm, name=optimizer)
+    model.compile(loss=keras.losses.CategoricalCrossentropy(), optimizer=built)
+    built.build(model.trainable_variables)
+    return built
+
+
+def recurrence(model: keras.Sequential) -> tuple[list[int], Callable[..., Any], Callable[..., Any]]:
+    """A model of `build_model` a character at a time: (sizes, advance, logits).
+
+    sizes: of each state tensor. advance(x, states): x (n, charset) one-hot, states a list of (n, size);
+    returns the topmost output (n, units) and the new states. logits(output): (n, charset).
+    """
+    *hidden, dense = model.layers
+    embedding = next((layer for layer in hidden if layer.name == "embedding"), None)
+    cells = [layer.cell for layer in hidden if isinstance(layer, keras.layers.RNN)]
+    state_sizes = [[c.state_size] if isinstance(c.state_size, int) else c.state_size for c in cells]
+
+    def advance(x, states):
+        below = x if embedding is None else embedding(x)
+        new_states: list[Any] = []
+        for cell, sizes in zip(cells, state_sizes, strict=True):
+            first = len(new_states)
+            below, new = cell(below, list(states[first : first + len(sizes)]))
+            new_states += new
+        return below, new_states
+
+    def logits(output):
+        return keras.ops.matmul(output, dense.kernel) + dense.bias
+
+    return [size for sizes in state_sizes for size in sizes], advance, logits
 
 
 def optimizer_state(optimizer: keras.optimizers.Optimizer) -> list[np.ndarray]:

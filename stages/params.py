@@ -96,13 +96,18 @@ class Vectorize(Section):
     lowercase: bool = knob("true or false")
     newlines_to_spaces: bool = knob("true or false")
     validation: Number = knob("a number from 0 to 0.5", ge=0, le=0.5)
+    validation_step: int = knob("a whole number from 1 to 1,000,000", ge=1, le=10**6)
     one_hot: bool = knob("true or false")
 
 
 class Model(Section):
     """Parameters of the model."""
 
+    cell: Literal["lstm", "gru", "rnn"] = knob("lstm, gru or rnn")
+    layers: int = knob("a whole number from 1 to 8", ge=1, le=8)
     units: int = knob("a whole number from 1 to 4,096", ge=1, le=4096)
+    dropout: Number = knob("a number from 0 to 0.9", ge=0, le=0.9)
+    embedding: int | None = knob("a whole number from 1 to 4,096, or null", ge=1, le=4096)
 
 
 class Train(Section):
@@ -110,7 +115,14 @@ class Train(Section):
 
     epochs: int = knob("a whole number from 1 to 100,000", ge=1, le=100_000)
     batch_size: int = knob("a whole number from 1 to 1,000,000", ge=1, le=10**6)
+    targets: Literal["last", "all"] = knob("last or all")
+    optimizer: Literal["rmsprop", "adam"] = knob("rmsprop or adam")
     learning_rate: Number = knob("a number above 0 and up to 10", gt=0, le=10)
+    schedule: Literal["constant", "step", "cosine"] = knob("constant, step or cosine")
+    warmup_epochs: Number = knob("a number of epochs from 0 to 1,000", ge=0, le=1000)
+    decay_epochs: Number = knob("a number of epochs above 0 and up to 100,000", gt=0, le=100_000)
+    decay: Number = knob("a number from 0 to 1", ge=0, le=1)
+    clip_norm: Number | None = knob("a number above 0, or null", gt=0)
     seed: int = knob(SEED_TAKES, ge=0, lt=2**32)
     device: Literal["auto", "cpu", "gpu"] = knob("auto, cpu or gpu")
     precision: Literal["float32", "mixed_bfloat16"] = knob("float32 or mixed_bfloat16")

@@ -36,7 +36,7 @@ class Snapshot:
 
     epoch: int
     fingerprint: str
-    model: dict[str, int]
+    model: dict[str, Any]
     figures: dict[str, float]
     weights: list[np.ndarray]
     optimizer: list[np.ndarray]

@@ -17,12 +17,13 @@ from stages.files import sha256_of
 from stages.generator import Generator, uniform_draws
 from stages.lstm import applies_to, fused_gradients, optimizer_step, stock_gradients, sum_of_losses
 from stages.model import build_model, compile_model, optimizer_state, save_model, set_optimizer_state
-from stages.params import Params
+from stages.params import Params, Train
 from stages.randomness import keyed_generator
 from stages.snapshots import Snapshot
 from stages.windows import Windows
 
 PREVIEW_TEMPERATURE = 0.5
+VALIDATION_ROWS = 256  # held-out windows in a stream at once
 
 
 def fingerprint(params: Params, device: str, windows_sha256: str) -> str:
@@ -30,11 +31,11 @@ def fingerprint(params: Params, device: str, windows_sha256: str) -> str:
 
     The number of epochs is not among it, so a run can be extended; nor is the number of cores.
     """
-    numbers_of = {"batch_size", "learning_rate", "precision", "seed", "streams"}
+    without_influence = {"epochs", "device", "keep", "patience", "preview"}
     depends_on = {
         "windows": windows_sha256,
         "model": params.model.model_dump(),
-        "train": params.train.model_dump(include=numbers_of),
+        "train": params.train.model_dump(exclude=without_influence),
         "device": device,
         "machine": platform.machine(),
         "versions": {"tensorflow": tf.__version__, "keras": keras.__version__, "numpy": np.__version__},
@@ -60,57 +61,74 @@ class Trainer:
 
     def __init__(self, params: Params, windows: Windows, device: str) -> None:
         train = params.train
-        self.seed, self.windows = train.seed, windows
+        self.train, self.seed, self.windows = train, train.seed, windows
         self.about_model = {
             "maxlen": windows.maxlen,
             "charset": len(windows.charset),
-            "units": params.model.units,
+            **params.model.model_dump(),
         }
         keras.utils.set_random_seed(train.seed)  # of the initial weights, the only draw of Keras's
-        self.model = build_model(**self.about_model)
-        self.optimizer = compile_model(self.model, train.learning_rate)
+        self.model, self.optimizer = self._built(every_position=train.targets == "all")
 
         fused = device == "cpu" and applies_to(self.model)
-        streams = train.streams if fused else 1
+        streams = train.streams if device == "cpu" else 1
         # never longer than the text asks for; whole streams, filled up with rows of weight 0
         self.batch_size = min(train.batch_size, len(windows.x))
         self.rows = math.ceil(self.batch_size / streams) * streams
         if train.precision != "float32" and not fused:
             raise StageError(
-                f"train.precision: got {train.precision!r}; takes float32 on a GPU: what multiplies in "
-                "bfloat16 is the CPU's fast path (train.device: cpu)"
+                f"train.precision: got {train.precision!r}; takes float32 here: what multiplies in "
+                "bfloat16 is the fast path of the article's model on a CPU (one lstm layer without "
+                "dropout or embedding, train.targets: last)"
             )
         if fused:
             products = tf.bfloat16 if train.precision == "mixed_bfloat16" else tf.float32
             gradients = fused_gradients(self.model, streams, products)
         else:
-            gradients = stock_gradients(self.model)
+            gradients = stock_gradients(
+                self.model, streams, device == "cpu" and params.model.cell == "gru"
+            )
         self._step = optimizer_step(gradients, self.model, self.rows)
-        self._sum_of_losses = sum_of_losses(self.model, self.rows)
+        self.validation_rows = min(VALIDATION_ROWS, math.ceil(len(windows.x_val) / streams)) * streams
+        self._sum_of_losses = sum_of_losses(self.model, self.validation_rows, streams)
         self._preview = (
             Generator(self.model, [PREVIEW_TEMPERATURE], train.preview) if train.preview else None
         )
+
+    def _built(self, every_position: bool) -> tuple[keras.Sequential, keras.optimizers.Optimizer]:
+        """A model of this run and its optimizer."""
+        model = build_model(**self.about_model, every_position=every_position)
+        train = self.train
+        return model, compile_model(model, train.learning_rate, train.optimizer, train.clip_norm)
 
     def epoch(self, epoch: int) -> dict[str, float]:
         """Train on every window once, in this epoch's own order; returns the epoch's figures.
 
         `loss` is the mean over windows of the cross-entropy in nats while the weights were changing, as
-        Keras reports it; `val_loss` that of the held-out windows after the epoch; `bits_per_char` and
-        `val_bits_per_char` the same in bits.
+        Keras reports it, with `targets: all` of all positions in them; `val_loss` that of the character
+        after each held-out window, once the epoch is over; `bits_per_char` and `val_bits_per_char` the
+        same in bits.
         """
-        windows = self.windows
+        windows, train, size = self.windows, self.train, self.batch_size
+        steps = math.ceil(len(windows.x) / size)
+        changing = (train.schedule, train.warmup_epochs) != ("constant", 0)
         order = np.arange(len(windows.x), dtype=np.min_scalar_type(len(windows.x)))
         keyed_generator(self.seed, "order of windows", epoch).shuffle(order)
+        dropout_keys = keyed_generator(self.seed, "dropout", epoch).integers(
+            2**31, size=(steps, 2), dtype=np.int32
+        )
         total = 0.0
         with tqdm(
             total=len(order), desc=f"epoch {epoch}", unit=" windows", leave=False, disable=None
         ) as bar:
-            for start in range(0, len(order), self.batch_size):
-                chosen = order[start : start + self.batch_size]
-                loss = float(self._step(*self._padded(windows.x[chosen], windows.y[chosen])))
+            for step, key in enumerate(dropout_keys):
+                chosen = order[step * size : (step + 1) * size]
+                if changing:
+                    self.optimizer.learning_rate = learning_rate_at(train, epoch * steps + step, steps)
+                loss = float(self._step(*padded(windows.x[chosen], windows.y[chosen], self.rows), key))
                 total += loss * len(chosen)
-                bar.set_postfix(loss=f"{total / (start + len(chosen)):.4f}", refresh=False)
                 bar.update(len(chosen))
+                bar.set_postfix(loss=f"{total / (step * size + len(chosen)):.4f}", refresh=False)
         loss = total / len(order)
         figures = {"loss": loss, "bits_per_char": loss / math.log(2)}
         if len(windows.x_val):
@@ -120,21 +138,12 @@ class Trainer:
 
     def validation_loss(self) -> float:
         """Mean cross-entropy of the held-out windows, in nats."""
-        x, y = self.windows.x_val, self.windows.y_val
+        x, y, size = self.windows.x_val, self.windows.y_val, self.validation_rows
         total = sum(
-            float(self._sum_of_losses(*self._padded(x[at : at + self.rows], y[at : at + self.rows])))
-            for at in range(0, len(x), self.rows)
+            float(self._sum_of_losses(*padded(x[at : at + size], y[at : at + size], size)))
+            for at in range(0, len(x), size)
         )
         return total / len(x)
-
-    def _padded(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """A batch filled up to the compiled number of rows; returns x, y and the rows' weights."""
-        n = len(x)
-        rows = np.zeros((self.rows, x.shape[1]), np.int32)
-        targets = np.zeros(self.rows, np.int32)
-        weight = np.zeros(self.rows, np.float32)
-        rows[:n], targets[:n], weight[:n] = x, y, 1
-        return rows, targets, weight
 
     def snapshot(self, epoch: int, fingerprint: str, figures: dict[str, float]) -> Snapshot:
         """The present state, after `epoch`."""
@@ -161,5 +170,36 @@ class Trainer:
         return "".join(self.windows.charset[index] for index in indices)
 
     def save(self, path: Path) -> None:
-        """Write the model, with its optimizer, to a `.keras` file."""
-        save_model(self.model, path)
+        """Write the model, with its optimizer, to a `.keras` file: (batch, charset) is what it gives."""
+        model, optimizer = self._built(every_position=False)
+        model.set_weights(self.model.get_weights())
+        set_optimizer_state(optimizer, optimizer_state(self.optimizer))
+        save_model(model, path)
+
+
+def learning_rate_at(train: Train, step: int, steps: int) -> float:
+    """The learning rate of a step, both counted from 0, with `steps` of them in an epoch.
+
+    The warm-up's last step has the whole `learning_rate`; the schedule begins after it. Nothing is
+    carried from step to step, and the number of epochs has no part in it.
+    """
+    warmup = train.warmup_epochs * steps
+    if step < warmup:
+        return train.learning_rate * min(1, (step + 1) / warmup)
+    progress = (step - warmup) / (train.decay_epochs * steps)
+    if train.schedule == "step":
+        return train.learning_rate * train.decay ** math.floor(progress)
+    if train.schedule == "cosine":
+        fallen = (1 - math.cos(math.pi * min(progress, 1))) / 2
+        return train.learning_rate * (1 - fallen * (1 - train.decay))
+    return train.learning_rate
+
+
+def padded(x: np.ndarray, y: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A batch filled up to `size` rows, that a compiled function takes; returns x, y and weights."""
+    n = len(x)
+    rows = np.zeros((size, x.shape[1]), np.int32)
+    targets = np.zeros(size, np.int32)
+    weight = np.zeros(size, np.float32)
+    rows[:n], targets[:n], weight[:n] = x, y, 1
+    return rows, targets, weight

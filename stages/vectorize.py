@@ -40,7 +40,7 @@ def vectorize(text: str, settings: Vectorize) -> Windows:
     indices, charset = encode(text)
     border = border_of(len(indices), settings.validation)
     x, y = cut(indices[:border], settings.maxlen, settings.step)
-    x_val, y_val = cut(indices[border:], settings.maxlen, settings.step)
+    x_val, y_val = cut(indices[border:], settings.maxlen, settings.validation_step)
     for part, windows, length in (
         ("the text", x, border),
         ("the held-out part", x_val, len(indices) - border),

@@ -31,7 +31,7 @@ def main(steps: int) -> None:
     from stages.layout import WINDOWS_FILE
     from stages.params import read_params
     from stages.randomness import keyed_generator
-    from stages.trainer import Trainer
+    from stages.trainer import Trainer, padded
     from stages.windows import load_windows
 
     params = read_params()
@@ -52,9 +52,9 @@ def main(steps: int) -> None:
     for number in range(steps + 2):
         chosen = np.take(order, range(number * size, (number + 1) * size), mode="wrap")
         began = time.perf_counter()
-        batch = trainer._padded(windows.x[chosen], windows.y[chosen])
+        batch = padded(windows.x[chosen], windows.y[chosen], trainer.rows)
         drawn = time.perf_counter()
-        float(trainer._step(*batch))
+        float(trainer._step(*batch, np.zeros(2, np.int32)))
         if number >= 2:  # the first compiles
             clock["draw"] += drawn - began
             clock["train"] += time.perf_counter() - drawn
