@@ -12,19 +12,17 @@ equally likely. A context that the training part does not have says nothing: P(c
 
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stages.errors import run_stage
 from stages.files import write_bytes_whole
-from stages.layout import CORPUS_FILE
+from stages.layout import BASELINE_METRICS, CORPUS_FILE
 from stages.params import read_params
 from stages.text import border_of, read_text
 from stages.windows import encode
 
-BASELINE_METRICS = Path("metrics/baseline.json")
 LONGEST_N = 12
 
 

@@ -7,19 +7,16 @@ Three questions, each answered with numbers between 0 and 1 that need no second 
 import json
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stages.errors import StageError, run_stage
 from stages.files import write_bytes_whole
-from stages.layout import CORPUS_FILE, SAMPLES_FILE
+from stages.layout import CORPUS_FILE, QUALITY_FILE, QUALITY_METRICS, SAMPLES_FILE
 from stages.params import read_params
 from stages.text import read_text
 
-QUALITY_FILE = Path("metrics/quality.tsv")
-QUALITY_METRICS = Path("metrics/quality.json")
 NOVELTY_N = range(1, 13)
 DISTINCT_N = range(1, 9)
 OF_THE_LAST_EPOCH = ("known_words", "novelty_8", "novelty_12", "longest_copy")

@@ -8,6 +8,7 @@ of snapshots (see `stages/snapshots.py`); only what is missing is computed.
 import time
 
 from stages.errors import StageError, run_stage
+from stages.figures import best_epoch
 from stages.files import sha256_of
 from stages.layout import EPOCHS_DIR, MODEL_FILE, TRAIN_DIR, WINDOWS_FILE
 from stages.params import read_params
@@ -73,12 +74,6 @@ def main() -> None:
     kept = best if best is not None and params.train.keep == "best" else epoch
     trainer.restore(store.read(kept))
     trainer.save(MODEL_FILE)
-
-
-def best_epoch(history: list[dict[str, float]]) -> int | None:
-    """The first epoch of the lowest held-out loss, None where nothing is held out."""
-    losses = [figures["val_loss"] for figures in history if "val_loss" in figures]
-    return losses.index(min(losses)) if losses else None
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import yaml
 
 from tests.conftest import ROOT, SMALL, Project, copy_of_the_project, outputs
 
-STAGES = ["download", "vectorize", "train", "sample", "quality", "baseline"]
+STAGES = ["download", "vectorize", "baseline", "train", "sample", "quality", "report"]
 
 
 def imported(path: Path, found: set[str]) -> set[str]:
@@ -52,13 +52,17 @@ def test_no_stage_imports_a_stage_or_reads_what_a_later_one_writes():
     for stage in STAGES:
         deps = set(pipeline[stage]["deps"])
         assert not deps & {f"stages/{other}.py" for other in STAGES if other != stage}
-        own = {"${download.corpus}", "corpora/shakespeare.yaml"} if stage == "download" else set()
+        own = {
+            "download": {"${download.corpus}", "corpora/shakespeare.yaml"},
+            "report": {"stages/report.html.j2"},
+        }.get(stage, set())
         assert {dep for dep in deps if not dep.endswith(".py")} - own <= written
-        outs = pipeline[stage].get("outs", [])
-        written |= {out if isinstance(out, str) else next(iter(out)) for out in outs}
+        for kind in ("outs", "metrics", "plots"):
+            outs = pipeline[stage].get(kind, [])
+            written |= {out if isinstance(out, str) else next(iter(out)) for out in outs}
 
 
-@pytest.mark.parametrize("stage", ["download", "vectorize", "quality", "baseline"])
+@pytest.mark.parametrize("stage", ["download", "vectorize", "quality", "baseline", "report"])
 def test_light_stages_do_not_import_tensorflow(finished, stage):
     code = f"import sys, stages.{stage} as s; s.main(); sys.exit('tensorflow' in sys.modules)"
     finished.run("python", "-c", code)
@@ -93,6 +97,7 @@ def test_every_output_is_there(finished):
         "metrics/quality.tsv",
         "metrics/quality.json",
         "metrics/baseline.json",
+        "metrics/report.html",
     }
     text = (finished.root / "book.txt").read_text()
     assert files["data/corpus.txt"].decode() == text
@@ -128,23 +133,23 @@ def test_nothing_runs_twice(small):
     first = outputs(small.root)
 
     small.set_params(sample__temperatures=[0.0, 2.0])
-    assert ran(small.dvc("repro")) == ["sample", "quality"]
+    assert ran(small.dvc("repro")) == ["sample", "quality", "report"]
     small.set_params(train__learning_rate=0.005)
     done = small.dvc("repro")
-    assert ran(done) == ["train", "sample", "quality"]
+    assert ran(done) == ["train", "sample", "quality", "report"]
     assert outputs(small.root)["models/model.keras"] != first["models/model.keras"]
 
     small.set_params(train__learning_rate=0.01, sample__temperatures=SMALL["sample__temperatures"])
     done = small.dvc("repro")
     assert ran(done) == []
-    assert done.stdout.count("is cached - skipping run") == 3
+    assert done.stdout.count("is cached - skipping run") == 4
     assert outputs(small.root) == first
 
 
 def test_one_hot_layout_gives_the_same_model(small):
     first = outputs(small.root)
     small.set_params(vectorize__one_hot=True)
-    assert ran(small.dvc("repro")) == ["vectorize", "baseline", "train", "sample"]
+    assert ran(small.dvc("repro")) == ["vectorize", "baseline", "train", "sample", "report"]
     second = outputs(small.root)
     with np.load(small.root / "data/windows.npz") as file:
         assert (file["x"].dtype, file["x"].ndim, file["y"].ndim) == (bool, 3, 2)
@@ -176,7 +181,7 @@ def test_experiments_metrics_and_plots(small):
 
 def test_a_prompt_of_ones_own(small):
     small.set_params(sample__prompt="ba di lu me no pi ra")
-    assert ran(small.dvc("repro")) == ["sample", "quality"]
+    assert ran(small.dvc("repro")) == ["sample", "quality", "report"]
     assert {s["prompt"] for s in samples(small)} == {"ba di lu me no pi ra"}
     before = outputs(small.root)
     small.set_params(sample__prompt="ba#")

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from stages.train import best_epoch
+from stages.figures import best_epoch
 
 # a hundred steps on some 400 windows: the model soon has them by heart
 HELD_OUT = {

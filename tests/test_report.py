@@ -1,0 +1,247 @@
+"""The page in a real headless Chromium, held against the files that it was made of."""
+
+import csv
+import json
+import shutil
+import socket
+import time
+
+import pytest
+from axe_core_python.selenium import Axe
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from stages.params import read_params
+from stages.report import losses_of_epochs, report
+from tests.browser import CHROMIUM, DRIVER, browser, open_page, requested
+from tests.conftest import Project
+
+with_browser = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="needs Debian's packages chromium and chromium-driver"
+)
+
+
+@pytest.fixture(scope="module")
+def held_out(finished, tmp_path_factory) -> Project:
+    """The small project with a held-out part and five epochs."""
+    root = tmp_path_factory.mktemp("held-out") / "project"
+    shutil.copytree(finished.root, root, symlinks=True)
+    project = Project(root, vectorize__validation=0.2, train__epochs=5)
+    project.dvc("repro")
+    return project
+
+
+@pytest.fixture(scope="module")
+def driver():
+    with browser() as driver:
+        yield driver
+
+
+@pytest.fixture
+def page(driver, held_out):
+    """The page, just opened, with what the browser noted before forgotten."""
+    driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    driver.get("about:blank")
+    driver.get_log("browser")
+    requested(driver)
+    open_page(driver, held_out.root / "metrics/report.html")
+    return driver
+
+
+def rows_of(project, path):
+    return list(csv.DictReader(project.read(path).decode().splitlines(), delimiter="\t"))
+
+
+def text_of(driver, name):
+    return driver.find_element(By.ID, name).get_attribute("textContent")
+
+
+@with_browser
+def test_the_slider_and_the_temperature_move_the_text(page, held_out):
+    samples = [json.loads(line) for line in held_out.read("metrics/samples.jsonl").splitlines()]
+    rows = list(
+        csv.DictReader(held_out.read("metrics/quality.tsv").decode().splitlines(), delimiter="\t")
+    )
+    losses = {
+        name: [
+            float(line.split("\t")[1])
+            for line in held_out.read(f"metrics/train/plots/metrics/{name}.tsv").decode().splitlines()[1:]
+        ]
+        for name in ("loss", "val_loss")
+    }
+    slider = page.find_element(By.ID, "epoch")
+    seen = set()
+    for number, temperature in enumerate((0.0, 0.5, 1.0)):
+        radio = page.find_elements(By.NAME, "temperature")[number]
+        radio.click() if number == 0 else page.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
+        assert radio.is_selected()
+        slider.send_keys(Keys.HOME)
+        for epoch in range(5):
+            (sample,) = (s for s in samples if (s["epoch"], s["temperature"]) == (epoch, temperature))
+            (row,) = (
+                r for r in rows if (int(r["epoch"]), float(r["temperature"])) == (epoch, temperature)
+            )
+            assert text_of(page, "prompt") == sample["prompt"]
+            assert text_of(page, "text") == sample["text"]
+            assert slider.get_attribute("aria-valuetext") == f"epoch {epoch}"
+            loss, val_loss = (losses[name][epoch] for name in ("loss", "val_loss"))
+            assert text_of(page, "about") == f"epoch {epoch}: loss {loss:.3f}, held out {val_loss:.3f}"
+            assert float(text_of(page, "known_words").removesuffix(" %")) == pytest.approx(
+                100 * float(row["known_words"]), abs=0.51
+            )
+            assert text_of(page, "longest_copy") == f"{float(row['longest_copy']):g} characters"
+            seen.add(sample["text"])
+            slider.send_keys(Keys.ARROW_RIGHT)
+        page.find_elements(By.NAME, "temperature")[number].send_keys("")  # the keyboard goes back there
+    assert len(seen) > 8
+
+
+@with_browser
+def test_it_plays_the_epochs_to_the_last_and_stops(page):
+    play = page.find_element(By.ID, "play")
+    play.send_keys(Keys.ENTER)
+    assert play.text == "Stop"
+    seen: list[str] = []
+    deadline = time.monotonic() + 20
+    while play.text == "Stop" and time.monotonic() < deadline:
+        seen.append(text_of(page, "about").split(":")[0])
+        time.sleep(0.05)
+    seen.append(text_of(page, "about").split(":")[0])
+    assert list(dict.fromkeys(seen)) == [f"epoch {epoch}" for epoch in range(5)]
+
+
+@with_browser
+def test_the_charts_draw_the_figures_and_follow_the_slider(page, held_out):
+    charts = page.find_elements(By.CLASS_NAME, "chart")
+    assert [figure.text for figure in page.find_elements(By.TAG_NAME, "figcaption")][:2] == [
+        "Loss",
+        "Words that occur in the text",
+    ]
+    drawn = [len(chart.find_elements(By.CSS_SELECTOR, ".mark-line path")) for chart in charts]
+    assert drawn == [2, 3, 3, 3, 3]
+    points = [
+        chart.find_elements(By.CSS_SELECTOR, "path[aria-roledescription=point]") for chart in charts
+    ]
+    assert [len(each) for each in points] == [10, 15, 15, 15, 15]
+    rows = list(
+        csv.DictReader(held_out.read("metrics/quality.tsv").decode().splitlines(), delimiter="\t")
+    )
+    labels = [point.get_attribute("aria-label") for point in points[1]]
+    for row in rows:
+        label = f"epoch: {row['epoch']}; share of words: {float(row['known_words']):.4g}; "
+        assert any(each.startswith(label + f"series: {row['temperature']};") for each in labels), label
+    assert "-gram, held out" in charts[0].text
+    assert "mean cross-entropy, nats" in charts[0].text
+    assert "0.5" in charts[1].text
+
+    def upright(chart):
+        return chart.find_elements(By.CSS_SELECTOR, ".mark-rule.role-mark line")[0].get_attribute(
+            "transform"
+        )
+
+    before = [upright(chart) for chart in charts]
+    page.find_element(By.ID, "epoch").send_keys(Keys.HOME)
+    time.sleep(0.3)
+    after = [upright(chart) for chart in charts]
+    assert all(b != a for b, a in zip(before, after, strict=True))
+
+
+@with_browser
+def test_no_complaint_and_no_request_leaves_the_page(page, held_out):
+    page.find_element(By.ID, "epoch").send_keys(Keys.HOME)
+    assert page.get_log("browser") == []
+    assert requested(page) == [(held_out.root / "metrics/report.html").as_uri()]
+    with socket.create_server(("127.0.0.1", 0)) as server:  # nor could one
+        server.settimeout(1)
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        page.execute_script(f"fetch('{address}').catch(() => 0); new Image().src = '{address}'")
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
+@with_browser
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [None, 390], ids=["desk", "phone"])
+def test_it_is_readable_for_everyone(driver, held_out, dark, width):
+    """By axe's rules, with everything unfolded; and no line is wider than the screen."""
+    driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    open_page(driver, held_out.root / "metrics/report.html", dark, width)
+    for fold in driver.find_elements(By.TAG_NAME, "summary"):
+        fold.click()
+    found = Axe().run(driver)
+    assert not found["violations"], json.dumps(found["violations"], indent=1)[:3000]
+    assert len(found["passes"]) > 15
+    wide, screen = driver.execute_script(
+        "return [document.documentElement.scrollWidth, window.innerWidth]"
+    )
+    assert wide <= screen
+    page_color, axis_color = driver.execute_script(
+        "return [getComputedStyle(document.body).backgroundColor,"
+        " getComputedStyle(document.querySelector('.chart .role-axis-label text')).fill]"
+    )
+
+    def brightness(color):
+        return sum(map(float, color.removeprefix("rgb(").removesuffix(")").split(", "))) / 3
+
+    darker, lighter = sorted((page_color, axis_color), key=brightness)
+    assert (darker == page_color) == dark
+    assert brightness(lighter) - brightness(darker) > 150
+
+
+def test_without_a_browser_script_the_last_epoch_can_be_read(finished):
+    page = finished.read("metrics/report.html").decode()
+    samples = [json.loads(line) for line in finished.read("metrics/samples.jsonl").splitlines()]
+    assert f'<span id="text">{samples[3]["text"]}</span>' in page
+    assert "<dd>book.txt</dd>" in page
+    assert '<th scope="row">train.batch_size</th><td>128</td>' in page
+    assert "held out</dt>" not in page
+
+
+def test_the_same_run_gives_the_same_page(finished, small):
+    small.run("python", "-m", "stages.report")
+    assert small.read("metrics/report.html") == finished.read("metrics/report.html")
+
+
+@with_browser
+def test_no_text_can_break_out_of_the_page(driver, finished, tmp_path):
+    text = "</script><script>document.title = 'broken'</script> <b>&amp; \u2028 \"'"
+    quality = {"epoch": "0", "temperature": "1.0", "known_words": "0.5", "novelty_8": "0"}
+    page = tmp_path / "page.html"
+    page.write_text(
+        report(
+            read_params(finished.root / "params.yaml"),
+            [{"epoch": 0, "temperature": 1.0, "prompt": text, "text": text}],
+            [quality | {"longest_copy": "3", "distinct_3": "1"}],
+            [{"loss": 1.0, "bits_per_char": 1.4}],
+            {"corpus": text, "characters": 5, "charset": 3, "windows": 2, "held_out_windows": 0},
+            None,
+        ),
+        encoding="utf-8",
+    )
+    driver.get_log("browser")
+    open_page(driver, page)
+    assert driver.title.startswith("</script><script>")
+    assert text_of(driver, "text") == text_of(driver, "prompt") == text
+    assert driver.get_log("browser") == []
+
+
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [
+        ("metrics/quality.tsv", "metrics/quality.tsv is missing; `dvc repro` makes it"),
+        ("metrics/train", "metrics/train/plots/metrics has no tables; `dvc repro train` makes them"),
+    ],
+)
+def test_what_is_missing_is_named(small, file, says):
+    path = small.root / file
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    before = small.read("metrics/report.html")
+    done = small.run("python", "-m", "stages.report", code=1)
+    assert done.stderr == f"error: {says}\n"
+    assert small.read("metrics/report.html") == before
+
+
+def test_figures_of_the_epochs(tmp_path):
+    (tmp_path / "loss.tsv").write_text("step\tloss\n0\t2.5\n1\t1.5\n")
+    (tmp_path / "val_loss.tsv").write_text("step\tval_loss\n0\t3.5\n1\t3\n")
+    assert losses_of_epochs(tmp_path) == [{"loss": 2.5, "val_loss": 3.5}, {"loss": 1.5, "val_loss": 3.0}]
