@@ -38,6 +38,7 @@ float32 (Micikevicius et al. 2018). Gates, h and dz are kept in bfloat16: most o
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -175,37 +176,37 @@ def fused_gradients(model: keras.Model, streams: int, products: tf.DType | None 
 
     def gradients(x, y, weight, key):
         weights = [tf.convert_to_tensor(variable) for variable in model.trainable_variables]
-        return _sum_of_streams(
-            lambda _, x, y, share: loss_and_gradients(weights, x, y, share, products),
-            streams,
-            x,
-            y,
-            weight,
-        )
+
+        def of_part(x, y, share, key):
+            return loss_and_gradients(weights, x, y, share, products)
+
+        return _sum_of_streams(of_part, streams, x, y, weight, key)
 
     return gradients
 
 
-def _sum_of_streams(part_of: Callable, streams: int, x, y, weight):
-    """Loss and gradients of a batch, from those of its parts: part_of(number, x, y, share)."""
+def _sum_of_streams(of_part: Callable[..., Any], streams: int, x, y, weight, key):
+    """Loss and gradients of a batch, from those of its parts: of_part(x, y, share, key)."""
     share = weight / tf.reduce_sum(weight)
-    parts = zip(*(tf.split(array, streams) for array in (x, y, share)), strict=True)
-    losses, gradients = zip(*(part_of(n, *part) for n, part in enumerate(parts)), strict=True)
+    keys = [tf.random.experimental.stateless_fold_in(key, n, "philox") for n in range(streams)]
+    parts = zip(*(tf.split(array, streams) for array in (x, y, share)), keys, strict=True)
+    losses, gradients = zip(*(of_part(*part) for part in parts), strict=True)
     return _sum_in_order(*losses), [_sum_in_order(*each) for each in zip(*gradients, strict=True)]
 
 
-def stock_gradients(model: keras.Sequential, streams: int = 1, compiled: bool = False) -> Step:
+def stock_gradients(model: keras.Sequential, streams: int = 1) -> Step:
     """The same through Keras's own layers and autodiff: any model, and cuDNN's LSTM on a GPU.
 
     A model that answers at every position is asked for the character after each of a window's
     characters; the loss is the mean over positions. Dropout draws from `key`, (2,) int32, so that what a
-    step leaves out follows from its number and not from the steps before. compiled: each part by XLA,
-    which adds in a fixed order; slower, but a GRU needs it (see `_sum_in_order`): autodiff adds three
-    gradients there with `tf.add_n`.
+    step leaves out follows from its number and not from the steps before.
+
+    Autodiff adds with `tf.add_n` (see `_sum_in_order`), here never more than two numbers that are not 0,
+    and these give the same sum in either order.
     """
     size = model.output_shape[-1]
 
-    def loss_and_gradients_of_part(x, y, share, key):
+    def of_part(x, y, share, key):
         with tf.GradientTape() as tape:
             outputs = tf.one_hot(x, size)
             for number, layer in enumerate(model.layers):
@@ -223,11 +224,8 @@ def stock_gradients(model: keras.Sequential, streams: int = 1, compiled: bool = 
             loss = tf.reduce_sum(losses * share)
         return loss, tape.gradient(loss, model.trainable_variables)
 
-    part_of = tf.function(loss_and_gradients_of_part, autograph=False, jit_compile=compiled or None)
-
     def gradients(x, y, weight, key):
-        keys = [tf.random.experimental.stateless_fold_in(key, n, "philox") for n in range(streams)]
-        return _sum_of_streams(lambda n, *part: part_of(*part, keys[n]), streams, x, y, weight)
+        return _sum_of_streams(of_part, streams, x, y, weight, key)
 
     return gradients
 

@@ -85,9 +85,7 @@ class Trainer:
             products = tf.bfloat16 if train.precision == "mixed_bfloat16" else tf.float32
             gradients = fused_gradients(self.model, streams, products)
         else:
-            gradients = stock_gradients(
-                self.model, streams, device == "cpu" and params.model.cell == "gru"
-            )
+            gradients = stock_gradients(self.model, streams)
         self._step = optimizer_step(gradients, self.model, self.rows)
         self.validation_rows = min(VALIDATION_ROWS, math.ceil(len(windows.x_val) / streams)) * streams
         self._sum_of_losses = sum_of_losses(self.model, self.validation_rows, streams)
