@@ -42,7 +42,7 @@ def main() -> None:
     params = read_params()
     samples = [json.loads(line) for line in _text_of(SAMPLES_FILE).splitlines()]
     quality = list(csv.DictReader(_text_of(QUALITY_FILE).splitlines(), delimiter="\t"))
-    losses = losses_of_epochs(TRAIN_DIR / "plots/metrics")
+    losses = losses_of_epochs(_text_of(TRAIN_DIR / "losses.tsv"))
     corpus, windows, baseline = (
         json.loads(_text_of(path)) for path in (CORPUS_METRICS, VECTORIZE_METRICS, BASELINE_METRICS)
     )
@@ -59,17 +59,15 @@ def _text_of(path: Path) -> str:
         raise StageError(f"{path} is missing; `dvc repro` makes it") from None
 
 
-def losses_of_epochs(folder: Path) -> list[dict[str, float]]:
-    """For each epoch, the figures that `train` logged, by name, out of DVCLive's tables."""
-    figures: list[dict[str, float]] = []
-    for path in sorted(folder.glob("*.tsv")):
-        for row in csv.DictReader(_text_of(path).splitlines(), delimiter="\t"):
-            epoch = int(row["step"])
-            figures += [{} for _ in range(epoch + 1 - len(figures))]
-            figures[epoch][path.stem] = float(row[path.stem])
-    if not figures:
-        raise StageError(f"{folder} has no tables; `dvc repro train` makes them")
-    return figures
+def losses_of_epochs(table: str) -> list[dict[str, float]]:
+    """For each epoch, the figures that `train` wrote into `losses.tsv`, by the names they have there."""
+    losses: list[dict[str, float]] = []
+    for row in csv.DictReader(table.splitlines(), delimiter="\t"):
+        if row["part"] == "training":
+            losses.append({})
+        prefix = "" if row["part"] == "training" else "val_"
+        losses[-1] |= {prefix + name: float(row[name]) for name in ("loss", "bits_per_char")}
+    return losses
 
 
 def report(

@@ -9,7 +9,7 @@ import time
 
 from stages.errors import StageError, run_stage
 from stages.figures import best_epoch
-from stages.files import sha256_of
+from stages.files import sha256_of, write_bytes_whole
 from stages.layout import EPOCHS_DIR, MODEL_FILE, TRAIN_DIR, WINDOWS_FILE
 from stages.params import read_params
 from stages.snapshots import open_store
@@ -71,9 +71,20 @@ def main() -> None:
             if best is not None and params.train.patience and epoch - best >= params.train.patience:
                 print(f"stopped: no lower val_loss in {epoch - best} epochs", flush=True)
                 break
+    write_bytes_whole(TRAIN_DIR / "losses.tsv", table_of(history).encode())
     kept = best if best is not None and params.train.keep == "best" else epoch
     trainer.restore(store.read(kept))
     trainer.save(MODEL_FILE)
+
+
+def table_of(history: list[dict[str, float]]) -> str:
+    """The losses as a table for plots: a line for each epoch and each part of the text it is of."""
+    lines = ["epoch\tpart\tloss\tbits_per_char"]
+    for epoch, figures in enumerate(history):
+        lines.append(f"{epoch}\ttraining\t{figures['loss']}\t{figures['bits_per_char']}")
+        if "val_loss" in figures:
+            lines.append(f"{epoch}\theld out\t{figures['val_loss']}\t{figures['val_bits_per_char']}")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import vl_convert
 import yaml
 
 from tests.conftest import ROOT, SMALL, Project, copy_of_the_project, outputs
@@ -88,6 +89,7 @@ def test_every_output_is_there(finished):
         "metrics/corpus.json",
         "metrics/vectorize.json",
         "metrics/train/metrics.json",
+        "metrics/train/losses.tsv",
         "metrics/train/plots/metrics/loss.tsv",
         "metrics/train/plots/metrics/bits_per_char.tsv",
         "metrics/samples.jsonl",
@@ -172,11 +174,33 @@ def test_experiments_metrics_and_plots(small):
 
     experiments = small.dvc("exp", "show", "--csv").stdout
     assert "longer" in experiments
-    small.dvc("plots", "show", "-o", "plots")
-    page = (small.root / "plots/index.html").read_text()
-    assert "Loss of each epoch" in page
-    assert "val_loss" in page
-    assert "mean cross-entropy, nats" in page
+    small.dvc(
+        "exp", "run", "-S", "train.learning_rate=0.03", "-S", "vectorize.validation=0", "--name", "fast"
+    )
+    small.dvc("plots", "diff", "longer", "fast", "-o", "plots")
+    assert "mean cross-entropy, nats" in (small.root / "plots/index.html").read_text()
+    done = small.dvc("plots", "diff", "longer", "fast", "--json")
+    assert done.stderr == ""
+    drawn = {name: plot["content"] for name, (plot,) in json.loads(done.stdout)["data"].items()}
+    assert list(drawn) == [
+        "loss",
+        "bits_per_char",
+        "known_words",
+        "novelty_8",
+        "longest_copy",
+        "distinct_3",
+    ]
+    for name, split in [("loss", "part"), ("bits_per_char", "part"), ("known_words", "temperature")]:
+        lines = {(row["rev"], row[split]) for row in drawn[name]["data"]["values"]}
+        parts = [("longer", "training"), ("longer", "held out"), ("fast", "training")]
+        temperatures = [(rev, t) for rev in ("longer", "fast") for t in ("0.0", "0.5", "1.0")]
+        assert lines == set(parts if split == "part" else temperatures)
+        encoding = drawn[name]["encoding"]
+        assert {encoding["color"]["field"], encoding["strokeDash"]["field"]} == {split, "rev"}
+        assert encoding["x"]["title"] == "epoch"
+        assert b"<svg" in vl_convert.vegalite_to_svg(drawn[name]).encode()
+    assert drawn["loss"]["encoding"]["y"]["title"] == "mean cross-entropy, nats"
+    assert drawn["known_words"]["title"]["text"] == "Share of words that occur in the text"
 
 
 def test_a_prompt_of_ones_own(small):

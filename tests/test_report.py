@@ -13,6 +13,7 @@ from selenium.webdriver.common.keys import Keys
 
 from stages.params import read_params
 from stages.report import losses_of_epochs, report
+from stages.train import table_of
 from tests.browser import CHROMIUM, DRIVER, browser, open_page, requested
 from tests.conftest import Project
 
@@ -229,7 +230,7 @@ def test_no_text_can_break_out_of_the_page(driver, finished, tmp_path):
     ("file", "says"),
     [
         ("metrics/quality.tsv", "metrics/quality.tsv is missing; `dvc repro` makes it"),
-        ("metrics/train", "metrics/train/plots/metrics has no tables; `dvc repro train` makes them"),
+        ("metrics/train", "metrics/train/losses.tsv is missing; `dvc repro` makes it"),
     ],
 )
 def test_what_is_missing_is_named(small, file, says):
@@ -241,7 +242,12 @@ def test_what_is_missing_is_named(small, file, says):
     assert small.read("metrics/report.html") == before
 
 
-def test_figures_of_the_epochs(tmp_path):
-    (tmp_path / "loss.tsv").write_text("step\tloss\n0\t2.5\n1\t1.5\n")
-    (tmp_path / "val_loss.tsv").write_text("step\tval_loss\n0\t3.5\n1\t3\n")
-    assert losses_of_epochs(tmp_path) == [{"loss": 2.5, "val_loss": 3.5}, {"loss": 1.5, "val_loss": 3.0}]
+def test_figures_of_the_epochs():
+    history = [
+        {"loss": 2.5, "bits_per_char": 3.6, "val_loss": 3.5, "val_bits_per_char": 5.0},
+        {"loss": 1.5, "bits_per_char": 2.2, "val_loss": 3.0, "val_bits_per_char": 4.3},
+    ]
+    assert losses_of_epochs(table_of(history)) == history
+    assert table_of([{"loss": 2.5, "bits_per_char": 3.6}]) == (
+        "epoch\tpart\tloss\tbits_per_char\n0\ttraining\t2.5\t3.6\n"
+    )
