@@ -5,8 +5,10 @@ standard output.
 """
 
 import argparse
+import itertools
 import signal
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -101,30 +103,28 @@ def main() -> None:
 
     set_up_tensorflow("cpu")  # so that the text does not depend on the device
 
-    def encoded(text: str) -> list[int]:
+    def encoded(text: str) -> deque[int]:
         text = as_the_article_reads(text, settings.lowercase, settings.newlines_to_spaces)
         try:
-            return encode_prompt(text, charset, len(start)).tolist()
+            return deque(encode_prompt(text, charset, len(start)).tolist(), maxlen=len(start))
         except StageError as error:
             raise StageError(str(error).replace("sample.prompt", "the prompt", 1)) from None
 
-    indices = encoded(start if prompt is None else prompt)
+    window = encoded(start if prompt is None else prompt)
     next_logits = load(options.epoch, len(start), len(charset))
 
-    def write(indices: list[int], number: int) -> list[int]:
+    def write(window: deque[int], number: int) -> None:
         draws = keyed_generator(options.seed, "generate by hand", number)
-        new = continuation(next_logits, indices, len(start), options.temperature, options.top_k, draws)
-        for _, index in zip(range(options.length), new, strict=False):
+        new = continuation(next_logits, window, options.temperature, options.top_k, draws)
+        for index in itertools.islice(new, options.length):
             print(charset[index], end="", flush=True)
-            indices = [*indices, index][-len(start) :]
         print(flush=True)
-        return indices
 
     if options.interactive:
-        converse(indices, encoded, write, begin=prompt is not None)
+        converse(window, encoded, write, begin=prompt is not None)
     else:
         for number in range(options.count):
-            write(indices, number)
+            write(window.copy(), number)
 
 
 def until_interrupted() -> None:
@@ -147,21 +147,21 @@ def given_prompt(text: str | None, file: Path | None) -> str | None:
 
 
 def converse(
-    indices: list[int],
-    encoded: Callable[[str], list[int]],
-    write: Callable[[list[int], int], list[int]],
+    window: deque[int],
+    encoded: Callable[[str], deque[int]],
+    write: Callable[[deque[int], int], None],
     begin: bool,
 ) -> None:
     """Write, ask, write again, until the input ends; a prompt that is wrong is named and asked anew."""
     number = 0
     while True:
         if begin:
-            indices = write(indices, number)
+            write(window, number)
             number += 1
         begin = True
         try:
             if line := input("> "):
-                indices = encoded(line)
+                window = encoded(line)
         except EOFError:
             print()
             return
@@ -233,17 +233,19 @@ def compiled(model) -> NextLogits:
 
 def continuation(
     next_logits: NextLogits,
-    indices: list[int],
-    maxlen: int,
+    window: deque[int],
     temperature: float,
     top_k: int | None,
     draws: np.random.Generator,
 ) -> Iterator[int]:
-    """Index after index, without end, each from the `maxlen` before it: the article's procedure."""
+    """Index after index, without end, each from the `maxlen` before it: the article's procedure.
+
+    window: the last `maxlen` indices, to which each new one is added.
+    """
     while True:
-        index = draw(next_logits(indices), temperature, top_k, draws.random())
+        index = draw(next_logits(window), temperature, top_k, draws.random())
+        window.append(index)
         yield index
-        indices = [*indices, index][-maxlen:]
 
 
 def draw(logits: np.ndarray, temperature: float, top_k: int | None, uniform: float) -> int:
