@@ -109,6 +109,8 @@ def report(
         corpus=corpus,
         epochs=epochs,
         best=best_epoch(losses),
+        model=params.model,
+        train=params.train,
         javascript=javascript.replace("</script", r"<\/script"),
         last=losses[-1],
         losses=losses,

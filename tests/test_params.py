@@ -5,6 +5,7 @@ import yaml
 
 from stages.errors import StageError
 from stages.params import read_params
+from tests.benchmarks.__main__ import named_experiments
 from tests.conftest import ROOT, Project, changed_params
 
 
@@ -112,6 +113,15 @@ def test_numbers_as_people_write_them(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text(text.replace("learning_rate: 0.01", "learning_rate: 1e-3"), encoding="utf-8")
     assert read_params(path).train.learning_rate == 0.001
+
+
+def test_the_readmes_experiments_are_valid(params):
+    experiments = {name: params(**settings) for name, settings in named_experiments().items()}
+    assert next(iter(experiments)) == "article"
+    assert len(experiments) >= 5
+    assert {each.vectorize.validation for each in experiments.values()} == {0.1}
+    default = read_params(ROOT / "params.yaml")
+    assert (experiments["article"].train, experiments["article"].model) == (default.train, default.model)
 
 
 @pytest.mark.parametrize("stage", ["download", "vectorize", "train", "sample"])

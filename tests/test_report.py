@@ -194,6 +194,7 @@ def test_without_a_browser_script_the_last_epoch_can_be_read(finished):
     samples = [json.loads(line) for line in finished.read("metrics/samples.jsonl").splitlines()]
     assert f'<span id="text">{samples[3]["text"]}</span>' in page
     assert "<dd>book.txt</dd>" in page
+    assert "<dd>1 × 16 LSTM</dd>" in page
     assert '<th scope="row">train.batch_size</th><td>128</td>' in page
     assert "held out</dt>" not in page
 

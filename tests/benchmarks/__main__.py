@@ -4,8 +4,9 @@
 
 Parts: `article` (the whole pipeline against the article's script), `steps` (a training step against
 stock Keras, PyTorch and the machine's own rate of multiplying), `scale` (1, 10 and 100 MB of text),
-`fixed` (what starting costs). Every side runs in processes of its own. Prints Markdown tables: medians
-over the turns, ratios of the turns with the smallest and the largest.
+`fixed` (what starting costs), `experiments` (an epoch of each experiment that the README names). Every
+side runs in processes of its own. Prints Markdown tables: medians over the turns, ratios of the turns
+with the smallest and the largest.
 """
 
 import argparse
@@ -206,6 +207,55 @@ def steps_in_turn(steps: int, turns: int) -> None:
     print(f"outside the compiled step: {statistics.median(outside):.2%} of the time")
 
 
+def named_experiments() -> dict[str, dict[str, Any]]:
+    """What the README's commands queue: for each experiment its parameters, as `section__key`."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = text.split("<!-- experiments -->\n```bash\n")[1].split("```")[0]
+    said = subprocess.run(
+        ["bash", "-c", 'dvc() { echo "$@"; }\n' + block], check=True, capture_output=True, text=True
+    ).stdout
+    experiments = {}
+    for line in said.splitlines():
+        words = line.split()
+        if "--name" in words:
+            pairs = [word.split("=") for word in words if "=" in word]
+            experiments[words[words.index("--name") + 1]] = {
+                name.replace(".", "__"): yaml.safe_load(value) for name, value in pairs
+            }
+    return experiments
+
+
+def experiments_in_turn(corpus: Path, turns: int) -> None:
+    """An epoch of each of the README's experiments, the second one, in turn; no compilation in it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folders, epochs = {}, {}
+        for name, settings in named_experiments().items():
+            epochs[name] = settings.get("train__epochs", 40)
+            settings |= {"train__epochs": 2, "train__preview": 0}
+            folders[name] = project(Path(scratch, name), corpus, **settings)
+            for stage in ("download", "vectorize"):
+                measured(["-m", f"stages.{stage}"], folders[name])
+        seconds: dict[str, list[float]] = {name: [] for name in folders}
+        for turn in range(turns):
+            for name, folder in folders.items():
+                shutil.rmtree(folder / ".dvc/cache", ignore_errors=True)
+                done = measured(["-m", "stages.train"], folder)
+                (line,) = (line for line in done.output.splitlines() if line.startswith("epoch 1 "))
+                seconds[name].append(float(line.split("; ")[1].split(" s")[0]))
+            print(turn + 1, {name: each[-1] for name, each in seconds.items()}, flush=True)
+    article = next(iter(folders))
+    whole = {name: [each * epochs[name] for each in seconds[name]] for name in folders}
+    rows = [
+        (name, str(epochs[name]), middle(seconds[name]), ratio(whole[name], whole[article]))
+        for name in folders
+    ]
+    table(
+        f"Experiments ({corpus.name}, {turns} turns)",
+        ("", "epochs", "an epoch, s", "training time, of the first one's (of the turns)"),
+        rows,
+    )
+
+
 def at_scale(turns: int) -> None:
     """1, 10 and 100 MB of text: vectorize, then batches at random out of what it wrote."""
     block = make_text(1_000_000)
@@ -283,7 +333,7 @@ def main() -> None:
     """Run the parts that were asked for."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parts = ["article", "steps", "scale", "fixed"]
+    parts = ["article", "steps", "scale", "fixed", "experiments"]
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts, metavar="PART")
     parser.add_argument("--turns", type=int, default=5, help="how often each side runs (5)")
     parser.add_argument(
@@ -304,6 +354,8 @@ def main() -> None:
             steps_in_turn(options.steps, options.turns)
         if "scale" in options.parts:
             at_scale(min(options.turns, 3))
+        if "experiments" in options.parts:
+            experiments_in_turn(corpus.resolve(), min(options.turns, 3))
         if "article" in options.parts:
             against_the_article(corpus.resolve(), options.epochs, options.turns)
 
