@@ -359,8 +359,8 @@ def test_a_text_of_ones_own_that_changes_is_noticed(small, tmp_path):
 
     elsewhere = tmp_path / "elsewhere.gz"
     elsewhere.write_bytes(gzip.compress(text.encode()))
-    small.set_params(download__corpus=str(elsewhere))
-    assert ran(small.dvc("repro", "vectorize")) == ["download"]  # the text is the first one's again
+    done = small.dvc("exp", "run", "-S", f"download.corpus={elsewhere}", "vectorize")
+    assert ran(done) == ["download"]  # the text is the first one's again
     assert small.read("data/windows.npz") == first["data/windows.npz"]
     elsewhere.write_bytes(gzip.compress(text[::-1].encode()))
     assert ran(small.dvc("repro", "vectorize")) == ["download", "vectorize"]
