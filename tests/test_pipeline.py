@@ -182,25 +182,20 @@ def test_experiments_metrics_and_plots(small):
     done = small.dvc("plots", "diff", "longer", "fast", "--json")
     assert done.stderr == ""
     drawn = {name: plot["content"] for name, (plot,) in json.loads(done.stdout)["data"].items()}
-    assert list(drawn) == [
-        "loss",
-        "bits_per_char",
-        "known_words",
-        "novelty_8",
-        "longest_copy",
-        "distinct_3",
-    ]
-    for name, split in [("loss", "part"), ("bits_per_char", "part"), ("known_words", "temperature")]:
-        lines = {(row["rev"], row[split]) for row in drawn[name]["data"]["values"]}
-        parts = [("longer", "training"), ("longer", "held out"), ("fast", "training")]
-        temperatures = [(rev, t) for rev in ("longer", "fast") for t in ("0.0", "0.5", "1.0")]
-        assert lines == set(parts if split == "part" else temperatures)
-        encoding = drawn[name]["encoding"]
+    loss, words = "metrics/train/losses.tsv", "metrics/quality.tsv"
+    assert drawn.keys() == {loss, words, "bits_per_char", "novelty_8", "longest_copy", "distinct_3"}
+    parts = {("longer", "training"), ("longer", "held out"), ("fast", "training")}
+    temperatures = {(rev, t) for rev in ("longer", "fast") for t in ("0.0", "0.5", "1.0")}
+    for name, plot in drawn.items():
+        split = "part" if name in (loss, "bits_per_char") else "temperature"
+        lines = {(row["rev"], row[split]) for row in plot["data"]["values"]}
+        assert lines == (parts if split == "part" else temperatures)
+        encoding = plot["encoding"]
         assert {encoding["color"]["field"], encoding["strokeDash"]["field"]} == {split, "rev"}
         assert encoding["x"]["title"] == "epoch"
-        assert b"<svg" in vl_convert.vegalite_to_svg(drawn[name]).encode()
-    assert drawn["loss"]["encoding"]["y"]["title"] == "mean cross-entropy, nats"
-    assert drawn["known_words"]["title"]["text"] == "Share of words that occur in the text"
+        assert "<svg" in vl_convert.vegalite_to_svg(plot)
+    assert drawn[loss]["encoding"]["y"]["title"] == "mean cross-entropy, nats"
+    assert drawn[words]["title"]["text"] == "Share of words that occur in the text"
 
 
 def test_a_prompt_of_ones_own(small):
