@@ -268,7 +268,7 @@ def test_more_and_fewer_epochs_compute_only_what_is_missing(small, tmp_path):
     assert computed(small.dvc("repro")) == 3
     five = outputs(small.root)
     small.set_params(train__epochs=3)
-    assert computed(small.dvc("repro")) == 0
+    assert computed(small.dvc("repro", "train")) == 0
     assert len(list((small.root / "models/epochs").iterdir())) == 3
 
     fresh = tmp_path / "fresh"
@@ -308,11 +308,11 @@ def test_a_killed_training_goes_on_after_the_last_whole_epoch(small, tmp_path):
     kept = max((len(list(run.glob("epoch-*.npz"))) for run in store.iterdir()), default=0)
     assert kept >= 5
     small.set_params(train__epochs=kept + 1)
-    done = small.dvc("repro")
+    done = small.dvc("repro", "train")
     assert f"{kept} of {kept + 1} epochs were computed before" in done.stdout
     resumed = outputs(small.root)
     shutil.rmtree(store)
-    small.dvc("repro", "--force")
+    small.dvc("repro", "--force", "train")
     assert outputs(small.root) == resumed
 
 

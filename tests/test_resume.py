@@ -173,7 +173,7 @@ def test_a_damaged_snapshot_is_named_and_computed_again(undisturbed, tmp_path, d
 def test_other_parameters_use_no_snapshot_of_these(small, change):
     before = outputs(small.root)
     small.set_params(**change)
-    done = small.dvc("repro")
+    done = small.dvc("repro", "train")
     assert "were computed before" not in done.stdout
     assert outputs(small.root)["models/model.keras"] != before["models/model.keras"]
 
@@ -181,7 +181,7 @@ def test_other_parameters_use_no_snapshot_of_these(small, change):
 def test_other_code_uses_no_snapshot_of_this(small):
     with open(small.root / "stages/lstm.py", "a", encoding="utf-8") as file:
         file.write("\n# another version\n")
-    done = small.dvc("repro")
+    done = small.dvc("repro", "train")
     assert "were computed before" not in done.stdout
 
 
@@ -195,10 +195,10 @@ def test_another_sample_seed_gives_other_samples_of_the_same_model(small):
 
 
 def test_experiments_beside_the_workspace_extend_it(small):
-    done = small.dvc("exp", "run", "--temp", "-S", "train.epochs=4", "--name", "temp-four")
+    done = small.dvc("exp", "run", "--temp", "-S", "train.epochs=4", "--name", "temp-four", "train")
     assert "2 of 4 epochs were computed before" in done.stdout
-    small.dvc("exp", "run", "--queue", "-S", "train.epochs=5", "--name", "queue-five")
-    small.dvc("exp", "run", "--queue", "-S", "train.epochs=3", "--name", "queue-three")
+    small.dvc("exp", "run", "--queue", "-S", "train.epochs=5", "--name", "queue-five", "train")
+    small.dvc("exp", "run", "--queue", "-S", "train.epochs=3", "--name", "queue-three", "train")
     small.dvc("queue", "start", "-j", "2")
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
@@ -212,14 +212,14 @@ def test_experiments_beside_the_workspace_extend_it(small):
     small.dvc("queue", "stop")
 
     small.dvc("exp", "apply", "queue-five")
-    applied = outputs(small.root)
+    applied = trained(small.root)
     shutil.rmtree(small.root / ".dvc/cache/snapshots")
-    done = small.dvc("repro", "--force")
+    done = small.dvc("repro", "--force", "train")
     assert "were computed before" in done.stdout  # out of DVC's cache, as after a pull
     shutil.rmtree(small.root / ".dvc/cache")
-    done = small.dvc("repro", "--force")
+    done = small.dvc("repro", "--force", "train")
     assert "were computed before" not in done.stdout
-    assert outputs(small.root) == applied
+    assert trained(small.root) == applied
 
 
 @contextlib.contextmanager
