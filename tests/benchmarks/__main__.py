@@ -132,7 +132,7 @@ def against_the_article(corpus: Path, epochs: int, turns: int) -> None:
         "vectorize": "text to tensors, s",
         "train": "an epoch of training, s",
         "generate": "an epoch's 1,600 characters, s",
-        "all": f"{epochs} epochs, `dvc repro` from nothing, s",
+        "all": f"{epochs} epochs, `dvc repro sample` from nothing, s",
         "forty": "40 epochs, extrapolated from these, s",
         "memory": "peak memory of the largest process, MB",
     }
