@@ -37,7 +37,11 @@ def is_description(path: Path) -> bool:
     return path.suffix in (".yaml", ".yml")
 
 
+def descriptions() -> str:
+    """The descriptions that the project has, for people to choose from; empty where there are none."""
+    return ", ".join(sorted(map(str, FOLDER.glob("*.yaml"))))
+
+
 def read_corpus(path: Path) -> Corpus:
     """Read and check a description. Raises StageError that names the first mistake."""
-    there = ", ".join(sorted(map(str, FOLDER.glob("*.yaml"))))
-    return read_checked(path, Corpus, f"there are {there or 'none'}, or the path of a text file")
+    return read_checked(path, Corpus, f"there are {descriptions() or 'none'}, or the path of a text file")

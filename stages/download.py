@@ -12,7 +12,7 @@ import tempfile
 import zlib
 from pathlib import Path
 
-from stages.corpora import FOLDER, is_description, read_corpus
+from stages.corpora import descriptions, is_description, read_corpus
 from stages.errors import StageError, run_stage
 from stages.files import sha256_of, write_bytes_whole
 from stages.layout import CORPUS_FILE, CORPUS_METRICS
@@ -90,10 +90,9 @@ def own_text(path: Path, settings: Download) -> bytes:
     of another hash than `download.sha256`, cut short, or not in `download.encoding`.
     """
     if not path.is_file():
-        there = ", ".join(sorted(map(str, FOLDER.glob("*.yaml"))))
         raise StageError(
-            f"download.corpus: got {str(path)!r}; takes {there or 'a description'} or the path of a text "
-            "file, and there is no such file"
+            f"download.corpus: got {str(path)!r}; takes {descriptions() or 'a description'} or the path "
+            "of a text file, and there is no such file"
         )
     if settings.sha256 and (got := sha256_of(path)) != settings.sha256:
         raise StageError(f"{path} has sha256 {got}; download.sha256 expects {settings.sha256}")
