@@ -38,13 +38,14 @@ with _quiet_stderr():
     GPUS = tf.config.list_physical_devices("GPU")
 
 
-def set_up_tensorflow(device: str) -> str:
+def set_up_tensorflow(device: str, cores: int | None = None) -> str:
     """Choose the device and make TensorFlow deterministic; call it before anything is computed.
 
-    device: auto, cpu or gpu. Returns cpu or gpu. Raises StageError for gpu where there is none.
+    device: auto, cpu or gpu. cores: that it may use at most, None for all that the process may run on.
+    Returns cpu or gpu. Raises StageError for gpu where there is none.
 
-    Every operation runs on one thread, and as many operations side by side as this process may use
-    cores. So what is added to what does not depend on the number of cores.
+    Every operation runs on one thread, and as many operations side by side as there are cores to use.
+    So what is added to what does not depend on the number of cores.
     """
     if device == "gpu" and not GPUS:
         raise StageError(
@@ -55,7 +56,7 @@ def set_up_tensorflow(device: str) -> str:
     if chosen == "cpu":
         tf.config.set_visible_devices([], "GPU")
     tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(usable_cores())
+    tf.config.threading.set_inter_op_parallelism_threads(min(cores or usable_cores(), usable_cores()))
     tf.config.experimental.enable_op_determinism()
     return chosen
 

@@ -38,7 +38,7 @@ float32 (Micikevicius et al. 2018). Gates, h and dz are kept in bfloat16: most o
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Protocol
 
 import keras
 import numpy as np
@@ -46,6 +46,16 @@ import tensorflow as tf
 
 Step = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 Losses = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+Part = tuple[tf.Tensor, list[tf.Tensor]]  # loss and gradients of a stream
+
+
+class Exchange(Protocol):
+    """How workers that share out the streams get each other's; see `stages/distribute.py`."""
+
+    own: range
+
+    def __call__(self, parts: list[Part]) -> list[Part]:
+        """Everybody's parts in the order of the streams, from those of `own`."""
 
 
 def applies_to(model: keras.Model) -> bool:
@@ -167,11 +177,14 @@ def loss_and_gradients(weights, x, y, share, products=None):
     return loss, [d_w, d_u, tf.reduce_sum(d_w, axis=0), d_dense, tf.reduce_sum(d_logits, axis=0)]
 
 
-def fused_gradients(model: keras.Model, streams: int, products: tf.DType | None = None) -> Step:
+def fused_gradients(
+    model: keras.Model, streams: int, products: tf.DType | None = None, exchange: Exchange | None = None
+) -> Step:
     """A function of (x, y, weight, key) that returns the batch's mean loss and its gradients.
 
     x (batch, maxlen) and y (batch,) int32 indices, weight (batch,) float32, 0 for a row that only pads;
-    key is not used; `streams` has to divide the batch; products as for `loss_and_gradients`.
+    key is not used; `streams` has to divide the batch; products as for `loss_and_gradients`. With an
+    exchange, x and y hold only the rows of the streams that are its own.
     """
 
     def gradients(x, y, weight, key):
@@ -180,26 +193,39 @@ def fused_gradients(model: keras.Model, streams: int, products: tf.DType | None 
         def of_part(x, y, share, key):
             return loss_and_gradients(weights, x, y, share, products)
 
-        return _sum_of_streams(of_part, streams, x, y, weight, key)
+        return _sum_of_streams(of_part, streams, exchange, x, y, weight, key)
 
     return gradients
 
 
-def _sum_of_streams(of_part: Callable[..., Any], streams: int, x, y, weight, key):
+def _sum_of_streams(of_part: Callable[..., Part], streams: int, exchange, x, y, weight, key):
     """Loss and gradients of a batch, from those of its parts: of_part(x, y, share, key)."""
-    share = weight / tf.reduce_sum(weight)
-    keys = [tf.random.experimental.stateless_fold_in(key, n, "philox") for n in range(streams)]
-    parts = zip(*(tf.split(array, streams) for array in (x, y, share)), keys, strict=True)
-    losses, gradients = zip(*(of_part(*part) for part in parts), strict=True)
+    own = exchange.own if exchange else range(streams)
+    shares = tf.split(weight / tf.reduce_sum(weight), streams)[own.start : own.stop]
+    keys = [tf.random.experimental.stateless_fold_in(key, n, "philox") for n in own]
+    rows = zip(tf.split(x, len(own)), tf.split(y, len(own)), shares, keys, strict=True)
+    parts = [of_part(*part) for part in rows]
+    losses, gradients = zip(*(exchange(parts) if exchange else parts), strict=True)
     return _sum_in_order(*losses), [_sum_in_order(*each) for each in zip(*gradients, strict=True)]
 
 
-def stock_gradients(model: keras.Sequential, streams: int = 1) -> Step:
-    """The same through Keras's own layers and autodiff: any model, and cuDNN's LSTM on a GPU.
+def stock_gradients(model: keras.Sequential, streams: int = 1, exchange: Exchange | None = None) -> Step:
+    """The same through Keras's own layers and autodiff, for any model."""
+    of_part = stock_part(model)
 
-    A model that answers at every position is asked for the character after each of a window's
-    characters; the loss is the mean over positions. Dropout draws from `key`, (2,) int32, so that what a
-    step leaves out follows from its number and not from the steps before.
+    def gradients(x, y, weight, key):
+        return _sum_of_streams(of_part, streams, exchange, x, y, weight, key)
+
+    return gradients
+
+
+def stock_part(model: keras.Sequential) -> Callable[..., Part]:
+    """A function of (x, y, share, key): a stream's part by Keras's layers, on a GPU cuDNN's LSTM.
+
+    Rows, weights and results as for `loss_and_gradients`. A model that answers at every position is asked
+    for the character after each of a window's characters; the loss is the mean over positions. Dropout
+    draws from `key`, (2,) int32, so that what a step leaves out follows from its number and not from the
+    steps before.
 
     Autodiff adds with `tf.add_n` (see `_sum_in_order`), here never more than two numbers that are not 0,
     and these give the same sum in either order.
@@ -224,15 +250,16 @@ def stock_gradients(model: keras.Sequential, streams: int = 1) -> Step:
             loss = tf.reduce_sum(losses * share)
         return loss, tape.gradient(loss, model.trainable_variables)
 
-    def gradients(x, y, weight, key):
-        return _sum_of_streams(of_part, streams, x, y, weight, key)
-
-    return gradients
+    return of_part
 
 
-def optimizer_step(gradients: Step, model: keras.Model, batch: int) -> Step:
-    """Compile `gradients` and the optimizer's update to (x, y, weight, key) -> mean loss."""
-    signature = [*_batch_signature(batch, model.input_shape[1]), tf.TensorSpec((2,), tf.int32)]
+def optimizer_step(gradients: Step, model: keras.Model, batch: int, own: int | None = None) -> Step:
+    """Compile `gradients` and the optimizer's update to (x, y, weight, key) -> mean loss.
+
+    own: rows of x and y, where they are not the whole batch that `weight` is of.
+    """
+    x, y, _ = _batch_signature(own or batch, model.input_shape[1])
+    signature = [x, y, tf.TensorSpec((batch,), tf.float32), tf.TensorSpec((2,), tf.int32)]
 
     def step(x, y, weight, key):
         loss, grads = gradients(x, y, weight, key)

@@ -1,21 +1,32 @@
 """Training an epoch at a time: the state, one epoch of it, and snapshots of it."""
 
+import contextlib
 import hashlib
 import json
 import math
 import platform
 from modulefinder import ModuleFinder
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from stages.distribute import AllGather, Spread, mirrored_step
 from stages.errors import StageError
 from stages.files import sha256_of
 from stages.generator import Generator, uniform_draws
-from stages.lstm import applies_to, fused_gradients, optimizer_step, stock_gradients, sum_of_losses
+from stages.lstm import (
+    Step,
+    applies_to,
+    fused_gradients,
+    optimizer_step,
+    stock_gradients,
+    stock_part,
+    sum_of_losses,
+)
 from stages.model import build_model, compile_model, optimizer_state, save_model, set_optimizer_state
 from stages.params import Params, Train
 from stages.randomness import keyed_generator
@@ -24,23 +35,29 @@ from stages.windows import Windows
 
 PREVIEW_TEMPERATURE = 0.5
 VALIDATION_ROWS = 256  # held-out windows in a stream at once
+WITHOUT_INFLUENCE = {
+    *("epochs", "device", "cores", "workers", "worker_timeout", "keep", "patience", "preview"),
+}
 
 
-def fingerprint(params: Params, device: str, windows_sha256: str) -> str:
-    """A hash of everything that an epoch's numbers depend on, and of nothing else.
+def what_epochs_depend_on(params: Params, device: str, windows_sha256: str) -> dict[str, Any]:
+    """Everything that an epoch's numbers depend on, and nothing else, as a tree for JSON.
 
-    The number of epochs is not among it, so a run can be extended; nor is the number of cores.
+    The number of epochs is not among it, so a run can be extended; nor are cores and workers.
     """
-    without_influence = {"epochs", "device", "keep", "patience", "preview"}
-    depends_on = {
+    return {
         "windows": windows_sha256,
         "model": params.model.model_dump(),
-        "train": params.train.model_dump(exclude=without_influence),
+        "train": params.train.model_dump(exclude=WITHOUT_INFLUENCE),
         "device": device,
         "machine": platform.machine(),
         "versions": {"tensorflow": tf.__version__, "keras": keras.__version__, "numpy": np.__version__},
         "modules": {name: sha256_of(path) for name, path in own_modules(Path(__file__)).items()},
     }
+
+
+def fingerprint(depends_on: dict[str, Any]) -> str:
+    """A hash of what `what_epochs_depend_on` gives."""
     return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
 
 
@@ -56,11 +73,15 @@ def own_modules(entry: Path) -> dict[str, Path]:
 class Trainer:
     """The model, its optimizer and the windows it learns from.
 
+    begun and done: steps of the optimizer that this object has begun and has done, from 0.
     Raises StageError for a precision that the device's path does not have.
     """
 
-    def __init__(self, params: Params, windows: Windows, device: str) -> None:
+    def __init__(
+        self, params: Params, windows: Windows, device: str, spread: Spread | None = None
+    ) -> None:
         train = params.train
+        self.begun = self.done = 0
         self.train, self.seed, self.windows = train, train.seed, windows
         self.about_model = {
             "maxlen": windows.maxlen,
@@ -68,25 +89,38 @@ class Trainer:
             **params.model.model_dump(),
         }
         keras.utils.set_random_seed(train.seed)  # of the initial weights, the only draw of Keras's
-        self.model, self.optimizer = self._built(every_position=train.targets == "all")
+        spread = spread or Spread()
+        # on CPUs each worker has a model of its own, on GPUs the strategy keeps one on each
+        mirrored = device == "gpu" and spread.strategy is not None
+        with spread.strategy.scope() if mirrored and spread.strategy else contextlib.nullcontext():
+            self.model, self.optimizer = self._built(every_position=train.targets == "all")
 
         fused = device == "cpu" and applies_to(self.model)
         streams = train.streams if device == "cpu" else 1
-        # never longer than the text asks for; whole streams, filled up with rows of weight 0
+        parts = train.streams if device == "cpu" else spread.replicas
+        # never longer than the text asks for; whole parts, filled up with rows of weight 0
         self.batch_size = min(train.batch_size, len(windows.x))
-        self.rows = math.ceil(self.batch_size / streams) * streams
+        self.rows = math.ceil(self.batch_size / parts) * parts
+        own = spread.own(parts)
+        self.own_rows = slice(own.start * self.rows // parts, own.stop * self.rows // parts)
         if train.precision != "float32" and not fused:
             raise StageError(
                 f"train.precision: got {train.precision!r}; takes float32 here: what multiplies in "
                 "bfloat16 is the fast path of the article's model on a CPU (one lstm layer without "
                 "dropout or embedding, train.targets: last)"
             )
-        if fused:
-            products = tf.bfloat16 if train.precision == "mixed_bfloat16" else tf.float32
-            gradients = fused_gradients(self.model, streams, products)
+        self._step: Step
+        if mirrored:
+            self._step = mirrored_step(stock_part(self.model), self.model, spread, self.rows)
         else:
-            gradients = stock_gradients(self.model, streams)
-        self._step = optimizer_step(gradients, self.model, self.rows)
+            exchange = AllGather(spread, streams) if spread.workers > 1 else None
+            if fused:
+                products = tf.bfloat16 if train.precision == "mixed_bfloat16" else tf.float32
+                gradients = fused_gradients(self.model, streams, products, exchange)
+            else:
+                gradients = stock_gradients(self.model, streams, exchange)
+            own_rows = self.own_rows.stop - self.own_rows.start
+            self._step = optimizer_step(gradients, self.model, self.rows, own_rows)
         self.validation_rows = min(VALIDATION_ROWS, math.ceil(len(windows.x_val) / streams)) * streams
         self._sum_of_losses = sum_of_losses(self.model, self.validation_rows, streams)
         self._preview = (
@@ -123,7 +157,9 @@ class Trainer:
                 chosen = order[step * size : (step + 1) * size]
                 if changing:
                     self.optimizer.learning_rate = learning_rate_at(train, epoch * steps + step, steps)
-                loss = float(self._step(*padded(windows.x[chosen], windows.y[chosen], self.rows), key))
+                self.begun += 1
+                loss = float(self._step(*self._batch(chosen), key))
+                self.done += 1
                 total += loss * len(chosen)
                 bar.update(len(chosen))
                 bar.set_postfix(loss=f"{total / (step * size + len(chosen)):.4f}", refresh=False)
@@ -133,6 +169,12 @@ class Trainer:
             figures["val_loss"] = self.validation_loss()
             figures["val_bits_per_char"] = figures["val_loss"] / math.log(2)
         return figures
+
+    def _batch(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """This process's rows of a batch of windows, x and y, and the weights of all rows."""
+        own, at = chosen[self.own_rows], self.own_rows
+        x, y, _ = padded(self.windows.x[own], self.windows.y[own], at.stop - at.start)
+        return x, y, (np.arange(self.rows) < len(chosen)).astype(np.float32)
 
     def validation_loss(self) -> float:
         """Mean cross-entropy of the held-out windows, in nats."""
