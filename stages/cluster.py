@@ -132,8 +132,8 @@ def listening(address: str, local: bool = False) -> socket.socket:
         return socket.create_server((host if local else "", port))
     except OSError as error:
         raise StageError(
-            f"port {port} of {address}: {error.strerror}: another program has it, or a run that has not "
-            "ended yet; end that, or take another port in TF_CONFIG on every host"
+            f"port {port} of {address} cannot be used ({os.strerror(error.errno or 0)}); end the program "
+            "that has it, which may be another run, or take another port in TF_CONFIG, on every host"
         ) from None
 
 
@@ -363,8 +363,7 @@ class Crew:
     def _wait_for_all(self, server: socket.socket, cluster: Cluster) -> None:
         """Accept connections until each worker has said who it is."""
         missing = dict.fromkeys(range(1, cluster.size))
-        names = ", ".join(map(cluster.name, missing))
-        print(f"waiting for {cluster.size - 1} workers: {names}", flush=True)
+        print(f"waiting for {' and '.join(map(cluster.name, missing))}", flush=True)
         deadline = time.monotonic() + self._timeout
         strangers: list[Link] = []
         server.settimeout(0.1)

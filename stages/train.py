@@ -49,8 +49,8 @@ def main() -> None:
     if device == "cpu" and workers > params.train.streams:
         name = "train.workers" if params.train.workers > 1 else "TF_CONFIG"
         raise StageError(
-            f"{name}: got {workers} workers; takes at most {params.train.streams} (train.streams, the parts "
-            "of a batch that they share out)"
+            f"{name}: got {workers} workers; takes at most {params.train.streams} (train.streams, the "
+            "parts of a batch that they share out)"
         )
     depends_on = what_epochs_depend_on(params, device, sha256_of(WINDOWS_FILE))
     store = open_store(fingerprint(depends_on))
