@@ -128,14 +128,20 @@ class SnapshotStore:
         return run
 
     def adopt(self, files: Iterable[tuple[str, Path]]) -> None:
-        """Take in snapshots of this run that lie elsewhere; `files` are names and paths, in order."""
+        """Take in snapshots of this run that lie elsewhere; `files` are names and paths.
+
+        One that is damaged is named on stderr; the others are taken in.
+        """
         for name, path in files:
             if (self.folder / name).exists():
                 continue
             try:
                 snapshot = read_snapshot(path)
-            except (DamagedSnapshot, OSError):
-                return
+            except OSError:  # DVC's cache has not got it
+                continue
+            except DamagedSnapshot as error:
+                print(f"warning: snapshot {name} in {path} is not used: {error}", file=sys.stderr)
+                continue
             if snapshot.fingerprint != self.fingerprint:
                 return
             self.write(snapshot)
