@@ -322,6 +322,8 @@ class Crew:
         self.call(job={**job, "timeout": self._timeout})
         for link in self._links:
             answer = link.receive(10 * self._timeout)
+            if link.closed:
+                self.watch.join()  # which says why, and ends the process
             if answer is None:
                 self.watch.end(f"{link.name} did not get ready in {10 * self._timeout:g} s")
             if different := first_difference(depends_on, answer["depends_on"]):
