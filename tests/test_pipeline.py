@@ -316,22 +316,6 @@ def test_a_killed_training_goes_on_after_the_last_whole_epoch(small, tmp_path):
     assert outputs(small.root) == resumed
 
 
-def test_what_a_colleague_pulls_is_not_computed_again(small, tmp_path):
-    small.run("git", "remote", "add", "origin", ".")
-    small.dvc("remote", "add", "-d", "team", str(tmp_path / "remote"))
-    small.dvc("push")
-    small.run("git", "commit", "-qam", "remote")
-    clone = tmp_path / "clone"
-    small.run("git", "clone", "-q", ".", str(clone))
-    shutil.copy(small.root / "book.txt", clone)
-    colleague = Project(clone)
-    colleague.dvc("pull")
-    assert outputs(clone) == outputs(small.root)
-    assert ran(colleague.dvc("repro")) == []
-    colleague.set_params(train__epochs=3)
-    assert "2 of 3 epochs were computed before" in colleague.dvc("repro").stdout
-
-
 def test_a_text_in_any_script(small):
     text = "".join(chr(0x4E00 + i % 300) for i in np.random.default_rng(0).integers(0, 300, 3000))
     (small.root / "han.txt").write_text(text, encoding="utf-8")

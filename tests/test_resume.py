@@ -114,6 +114,11 @@ def kills(undisturbed, tmp_path, count: int, signals: list[signal.Signals]) -> N
     assert sum(0 < k < EPOCHS for k in kept) >= count / 2  # not all before the first or after the last
 
 
+def test_eight_kills(undisturbed, tmp_path):
+    kills(undisturbed, tmp_path, 8, [signal.SIGKILL])
+
+
+@pytest.mark.long
 def test_twenty_kills(undisturbed, tmp_path):
     kills(undisturbed, tmp_path, 20, [signal.SIGKILL])
 
