@@ -4,9 +4,9 @@
 
 Parts: `article` (the whole pipeline against the article's script), `steps` (a training step against
 stock Keras, PyTorch and the machine's own rate of multiplying), `scale` (1, 10 and 100 MB of text),
-`fixed` (what starting costs), `experiments` (an epoch of each experiment that the README names). Every
-side runs in processes of its own. Prints Markdown tables: medians over the turns, ratios of the turns
-with the smallest and the largest.
+`fixed` (what starting costs), `experiments` (an epoch of each experiment that the README names),
+`workers` (one process against two that train together). Every side runs in processes of its own. Prints
+Markdown tables: medians over the turns, ratios of the turns with the smallest and the largest.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from typing import Any
 
 import yaml
 
+from tests.benchmarks import workers
 from tests.benchmarks.measure import column, machine, measured, middle, ratio, table
 from tests.benchmarks.steps import ARTICLE_FLOPS
 from tests.conftest import ROOT, changed_params, copy_of_the_project, make_text
@@ -225,35 +226,59 @@ def named_experiments() -> dict[str, dict[str, Any]]:
     return experiments
 
 
-def experiments_in_turn(corpus: Path, turns: int) -> None:
-    """An epoch of each of the README's experiments, the second one, in turn; no compilation in it."""
+def epochs_in_turn(
+    corpus: Path, sides: dict[str, dict[str, Any]], turns: int
+) -> dict[str, list[dict[str, float]]]:
+    """`seconds` and `windows` a second of each side's second epoch, in turn; no compilation in it."""
+    clocks: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
     with tempfile.TemporaryDirectory() as scratch:
-        folders, epochs = {}, {}
-        for name, settings in named_experiments().items():
-            epochs[name] = settings.get("train__epochs", 40)
-            settings |= {"train__epochs": 2, "train__preview": 0}
-            folders[name] = project(Path(scratch, name), corpus, **settings)
+        folders = {}
+        for name, settings in sides.items():
+            alike = {"train__epochs": 2, "train__preview": 0}
+            folders[name] = project(Path(scratch, name), corpus, **(settings | alike))
             for stage in ("download", "vectorize"):
                 measured(["-m", f"stages.{stage}"], folders[name])
-        seconds: dict[str, list[float]] = {name: [] for name in folders}
         for turn in range(turns):
             for name, folder in folders.items():
                 shutil.rmtree(folder / ".dvc/cache", ignore_errors=True)
                 done = measured(["-m", "stages.train"], folder)
                 (line,) = (line for line in done.output.splitlines() if line.startswith("epoch 1 "))
-                seconds[name].append(float(line.split("; ")[1].split(" s")[0]))
-            print(turn + 1, {name: each[-1] for name, each in seconds.items()}, flush=True)
-    article = next(iter(folders))
-    whole = {name: [each * epochs[name] for each in seconds[name]] for name in folders}
+                seconds, speed = line.split("; ")[1].removesuffix(" windows/s").split(" s, ")
+                clocks[name].append({"seconds": float(seconds), "windows": float(speed.replace(",", ""))})
+            print(turn + 1, {name: each[-1]["seconds"] for name, each in clocks.items()}, flush=True)
+    return clocks
+
+
+def experiments_in_turn(corpus: Path, turns: int) -> None:
+    """An epoch of each of the README's experiments."""
+    named = named_experiments()
+    epochs = {name: settings.get("train__epochs", 40) for name, settings in named.items()}
+    clocks = epochs_in_turn(corpus, named, turns)
+    seconds = {name: column(each, "seconds") for name, each in clocks.items()}
+    whole = {name: [each * epochs[name] for each in seconds[name]] for name in named}
+    article = next(iter(named))
     rows = [
         (name, str(epochs[name]), middle(seconds[name]), ratio(whole[name], whole[article]))
-        for name in folders
+        for name in named
     ]
     table(
         f"Experiments ({corpus.name}, {turns} turns)",
         ("", "epochs", "an epoch, s", "training time, of the first one's (of the turns)"),
         rows,
     )
+
+
+def workers_in_turn(corpus: Path, turns: int) -> None:
+    """One process and two workers, on a quarter of the text."""
+    with tempfile.TemporaryDirectory() as scratch:
+        part = Path(scratch, "part.txt")
+        part.write_bytes(corpus.read_bytes()[: corpus.stat().st_size // 4])
+        clocks = epochs_in_turn(part, workers.SIDES, turns)
+    steps = {
+        name: [workers.SIDES[name]["train__batch_size"] / speed for speed in column(each, "windows")]
+        for name, each in clocks.items()
+    }
+    workers.report(steps, [workers.exchange() for _ in range(turns)])
 
 
 def at_scale(turns: int) -> None:
@@ -333,7 +358,7 @@ def main() -> None:
     """Run the parts that were asked for."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parts = ["article", "steps", "scale", "fixed", "experiments"]
+    parts = ["article", "steps", "scale", "fixed", "experiments", "workers"]
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts, metavar="PART")
     parser.add_argument("--turns", type=int, default=5, help="how often each side runs (5)")
     parser.add_argument(
@@ -356,6 +381,8 @@ def main() -> None:
             at_scale(min(options.turns, 3))
         if "experiments" in options.parts:
             experiments_in_turn(corpus.resolve(), min(options.turns, 3))
+        if "workers" in options.parts:
+            workers_in_turn(corpus.resolve(), min(options.turns, 3))
         if "article" in options.parts:
             against_the_article(corpus.resolve(), options.epochs, options.turns)
 
