@@ -24,7 +24,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from stages.errors import StageError
 
@@ -32,10 +32,7 @@ TAKES = (
     'takes JSON like {"cluster": {"worker": ["host0:2222", "host1:2222"]}, '
     '"task": {"type": "worker", "index": 0}}, with the same cluster on every host'
 )
-GOES_ON = (
-    "whole epochs are kept, `dvc repro` goes on after the last one, with any number of workers "
-    "(train.worker_timeout)"
-)
+GOES_ON = "whole epochs are kept, `dvc repro` goes on after the last one, with any number of workers"
 JOBS = ("chief", "worker")
 NO_WAITING = getattr(socket, "MSG_DONTWAIT", 0)
 OF_COLLECTIVES = {
@@ -235,31 +232,31 @@ class Watch(threading.Thread):
 
     def _fault(self, now: float, awake: bool, stepped: float, begun: int, done: int) -> str:
         """What is wrong, or nothing."""
+        limit = f"{self.timeout:g} s (train.worker_timeout)"
         for link in list(self._links):
             if link.error:
                 return f"{link.name}: {link.error}"
             if link.closed and not link.ended:
                 return f"{link.name} is gone: killed, crashed or without network"
             if awake and not link.closed and now - link.heard > self.timeout:
-                return f"{link.name} has said nothing for {self.timeout:g} s: it hangs or is cut off"
+                return f"{link.name} has said nothing for {limit}: it hangs or is cut off"
         in_step = now - stepped if begun > done else 0.0
         behind = " and ".join(link.name for link in self._links if link.begun < begun)
         if behind and in_step > self.timeout:
-            return f"{behind} did not take part in a step for {self.timeout:g} s: it hangs"
+            return f"{behind} did not take part in a step for {limit}: it hangs"
         if in_step > 10 * self.timeout:
             return (
-                f"a step has not ended in {10 * self.timeout:g} s, though all take part in it: either it "
-                "takes longer (train.worker_timeout), or not every host reaches every port in TF_CONFIG"
+                f"a step has not ended in ten times {limit}, though all take part in it: either it takes "
+                "longer, or not every host reaches every port in TF_CONFIG"
             )
         return ""
 
-    def end(self, fault: str) -> NoReturn:
-        """Name the fault and end the process, from whatever thread."""
-        with self._deciding:  # and never let it go
-            if self._over.is_set():  # the training has just ended by itself
-                time.sleep(self.timeout)
-            self._on_fault(fault)
-            os._exit(1)
+    def end(self, fault: str) -> None:
+        """Name the fault and end the process, from whatever thread, unless the training is over."""
+        with self._deciding:
+            if not self._over.is_set():
+                self._on_fault(fault)
+                os._exit(1)
 
     def stop(self) -> None:
         """The training is over; nothing is a fault any more."""
@@ -325,7 +322,8 @@ class Crew:
             if link.closed:
                 self.watch.join()  # which says why, and ends the process
             if answer is None:
-                self.watch.end(f"{link.name} did not get ready in {10 * self._timeout:g} s")
+                limit = f"ten times {self._timeout:g} s (train.worker_timeout)"
+                raise StageError(f"{link.name} did not get ready in {limit}")
             if different := first_difference(depends_on, answer["depends_on"]):
                 raise StageError(f"{link.name} has {different}; every worker needs what the chief has")
 
@@ -428,6 +426,7 @@ def blamed(watch: Watch) -> Iterator[None]:
         time.sleep(3 * min(1.0, watch.timeout / 10))
         lines = [line for line in str(error).splitlines() if "ollective" in line] or [str(error)]
         watch.end(f"TensorFlow's exchange between the workers failed: {lines[0][:300]}")
+        raise
 
 
 def tf_config(cluster: Cluster, index: int) -> str:

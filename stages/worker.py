@@ -42,10 +42,11 @@ def main() -> None:
             "TF_CONFIG: does not make this process a worker; takes the chief's with this host's own task "
             "(the chief runs `dvc repro`)"
         )
+    timeout = read_params().train.worker_timeout
     link = Link(reached(cluster, local), cluster.name(0))
     watch = Watch(
         [link],
-        read_params().train.worker_timeout,
+        timeout,
         lambda fault: None if local else say(f"{fault}; start this again for the next `dvc repro`"),
     )
     watch.start()
@@ -67,8 +68,8 @@ def reached(cluster: Cluster, local: bool) -> socket.socket:
         try:
             return socket.create_connection(address, timeout=5)
         except OSError as error:
-            if local:
-                raise StageError(f"{cluster.name(0)} is gone") from None
+            if local:  # it is gone
+                sys.exit(1)
             if not said:
                 print(f"waiting for {cluster.name(0)}: {error.strerror or error}", flush=True)
             said = True

@@ -190,11 +190,9 @@ def test_two_hosts_and_a_cable_that_is_cut(undisturbed, untrained, host):
         here = start(untrained, "dvc", "repro", "train", prefix=chief, TF_CONFIG=tf_config(addresses, 0))
         wait_for_epochs(untrained, 3)
         subprocess.run([*chief, "ip", "link", "set", chief[-1], "down"], check=True)
-        silent = (
-            f"error: worker 1 ({addresses[1]}) has said nothing for {TIMEOUT} s: it hangs or is cut off"
-        )
-        assert_one_line(here, silent, 1, others=True)
-        assert_one_line(there, f"error: the chief ({addresses[0]}) has said nothing for {TIMEOUT} s", 1)
+        silent = f"has said nothing for {TIMEOUT} s (train.worker_timeout): it hangs or is cut off"
+        assert_one_line(here, f"error: worker 1 ({addresses[1]}) {silent}", 1, others=True)
+        assert_one_line(there, f"error: the chief ({addresses[0]}) {silent}", 1)
         subprocess.run([*chief, "ip", "link", "set", chief[-1], "up"], check=True)
 
         there = start(host, "stages.worker", prefix=worker, TF_CONFIG=tf_config(addresses, 1))
@@ -427,8 +425,12 @@ def test_the_first_difference_is_named():
 @pytest.mark.parametrize(
     ("begun", "says", "line"),
     [
-        (4, 3, "worker 7 did not take part in a step for 0.5 s"),
-        (4, 4, "a step has not ended in 5 s, though all take part in it"),
+        (4, 3, "worker 7 did not take part in a step for 0.5 s (train.worker_timeout): it hangs"),
+        (
+            4,
+            4,
+            "a step has not ended in ten times 0.5 s (train.worker_timeout), though all take part in it",
+        ),
     ],
 )
 def test_a_step_that_does_not_end(begun, says, line):
