@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -269,6 +270,44 @@ def test_kills(undisturbed, untrained, host):
     assert nobody_is_left(untrained.root, host.root)
     done = untrained.dvc("repro", "train")
     assert "epochs were computed before" in done.stdout
+    assert trained(untrained.root) == trained(undisturbed.root)
+
+
+@pytest.mark.long
+def test_kills_at_any_moment(undisturbed, untrained, host):
+    """Twenty kills of the chief or the worker, while they start, connect, train or write."""
+    rng = random.Random(0)
+    store = untrained.root / ".dvc/cache/snapshots"
+    with free_ports(2) as ports:
+        addresses = [f"127.0.0.1:{port}" for port in ports]
+        for _ in range(20):
+            worker = start(host, "stages.worker", TF_CONFIG=tf_config(addresses, 1))
+            chief = start(untrained, "stages.train", TF_CONFIG=tf_config(addresses, 0))
+            time.sleep(rng.uniform(0, 8))
+            victim, other = rng.sample([chief, worker], 2)
+            victim.kill()
+            victim.communicate()
+            try:
+                output, errors = other.communicate(timeout=TIMEOUT + 5)
+            except subprocess.TimeoutExpired:
+                other.kill()  # a worker may wait for ever for a chief that it has never met
+                output, errors = other.communicate()
+                assert output.startswith("waiting for the chief")
+                assert (other, errors) == (worker, "")
+            else:
+                gone = "worker 1" if other is chief else "the chief"
+                if other.returncode:
+                    assert other.returncode == 1
+                    assert errors.startswith(f"error: {gone}")
+                    assert errors.count("\n") == 1
+                else:  # the training was over
+                    assert len(list(store.glob("*/epoch-*.npz"))) == EPOCHS
+            assert nobody_is_left(untrained.root, host.root)
+            if len(list(store.glob("*/epoch-*.npz"))) == EPOCHS:
+                untrained.run("python", "-m", "stages.train")
+                assert trained(untrained.root) == trained(undisturbed.root)
+                without_training(untrained)
+    untrained.run("python", "-m", "stages.train")
     assert trained(untrained.root) == trained(undisturbed.root)
 
 

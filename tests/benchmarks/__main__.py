@@ -5,8 +5,9 @@
 Parts: `article` (the whole pipeline against the article's script), `steps` (a training step against
 stock Keras, PyTorch and the machine's own rate of multiplying), `scale` (1, 10 and 100 MB of text),
 `fixed` (what starting costs), `experiments` (an epoch of each experiment that the README names),
-`workers` (one process against two that train together). Every side runs in processes of its own. Prints
-Markdown tables: medians over the turns, ratios of the turns with the smallest and the largest.
+`workers` (one process against two that train together, two trainings at once). Every side runs in
+processes of its own. Prints Markdown tables: medians over the turns, ratios of the turns with the
+smallest and the largest.
 """
 
 import argparse
@@ -15,6 +16,8 @@ import shutil
 import statistics
 import subprocess
 import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,7 @@ import yaml
 
 from tests.benchmarks import workers
 from tests.benchmarks.measure import column, machine, measured, middle, ratio, table
-from tests.benchmarks.steps import ARTICLE_FLOPS
+from tests.benchmarks.steps import ARTICLE_FLOPS, cores
 from tests.conftest import ROOT, changed_params, copy_of_the_project, make_text
 
 VECTORIZE_ALONE = """
@@ -268,11 +271,42 @@ def experiments_in_turn(corpus: Path, turns: int) -> None:
     )
 
 
+def two_trainings(corpus: Path, turns: int) -> None:
+    """Two trainings of three epochs, start-up included: at once or not, sharing the cores or not."""
+    sides = {
+        "one after the other, on all cores": (1, None),
+        "at once, each with half of the cores (`train.cores`)": (2, max(1, cores() // 2)),
+        "at once, each with all cores": (2, None),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = [project(Path(scratch, str(n)), corpus, train__epochs=3) for n in (0, 1)]
+        for folder in folders:
+            for stage in ("download", "vectorize"):
+                measured(["-m", f"stages.{stage}"], folder)
+        for turn in range(turns):
+            for name, (at_once, share) in sides.items():
+                for folder in folders:
+                    shutil.rmtree(folder / ".dvc/cache", ignore_errors=True)
+                    tree = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+                    tree["train"]["cores"] = share
+                    (folder / "params.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+                began = time.perf_counter()
+                with ThreadPoolExecutor(at_once) as pool:
+                    list(pool.map(lambda folder: measured(["-m", "stages.train"], folder), folders))
+                seconds[name].append(time.perf_counter() - began)
+            print(turn + 1, {name: round(each[-1], 1) for name, each in seconds.items()}, flush=True)
+    first = next(iter(seconds.values()))
+    rows = [(name, middle(each), ratio(first, each)) for name, each in seconds.items()]
+    table("Two trainings", ("", "s", "faster than one after the other (of the turns)"), rows)
+
+
 def workers_in_turn(corpus: Path, turns: int) -> None:
-    """One process and two workers, on a quarter of the text."""
+    """One process and two workers, two experiments at once, on a quarter of the text."""
     with tempfile.TemporaryDirectory() as scratch:
         part = Path(scratch, "part.txt")
         part.write_bytes(corpus.read_bytes()[: corpus.stat().st_size // 4])
+        two_trainings(part, turns)
         clocks = epochs_in_turn(part, workers.SIDES, turns)
     steps = {
         name: [workers.SIDES[name]["train__batch_size"] / speed for speed in column(each, "windows")]
