@@ -222,5 +222,5 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 
 def corpus_dir() -> Path | None:
-    """The folder that $CORPUS_DIR names, the one environment variable the project reads."""
+    """The folder that $CORPUS_DIR names; besides TF_CONFIG, which is for workers, the only variable."""
     return Path(value) if (value := os.environ.get("CORPUS_DIR")) else None

@@ -43,12 +43,14 @@ WITHOUT_INFLUENCE = {
 def what_epochs_depend_on(params: Params, device: str, windows_sha256: str) -> dict[str, Any]:
     """Everything that an epoch's numbers depend on, and nothing else, as a tree for JSON.
 
-    The number of epochs is not among it, so a run can be extended; nor are cores and workers.
+    The number of epochs is not among it, so a run can be extended; nor are cores and workers, nor what
+    a schedule takes where there is none.
     """
+    of_schedule = {"decay", "decay_epochs"} if params.train.schedule == "constant" else set()
     return {
         "windows": windows_sha256,
         "model": params.model.model_dump(),
-        "train": params.train.model_dump(exclude=WITHOUT_INFLUENCE),
+        "train": params.train.model_dump(exclude=WITHOUT_INFLUENCE | of_schedule),
         "device": device,
         "machine": platform.machine(),
         "versions": {"tensorflow": tf.__version__, "keras": keras.__version__, "numpy": np.__version__},

@@ -11,7 +11,7 @@ import tensorflow as tf
 from stages.lstm import optimizer_step, stock_gradients, sum_of_losses
 from stages.model import build_model, compile_model, recurrence
 from stages.params import Train
-from stages.trainer import Trainer, learning_rate_at
+from stages.trainer import Trainer, fingerprint, learning_rate_at, what_epochs_depend_on
 from stages.vectorize import vectorize
 from tests.conftest import changed_params, make_text
 
@@ -217,6 +217,31 @@ EVERYTHING = {
     "train__clip_norm": 1.0,
     "train__preview": 0,
 }
+
+
+@pytest.mark.parametrize(
+    ("schedule", "change", "matters"),
+    [
+        ("constant", {"train__epochs": 3}, False),
+        ("constant", {"train__cores": 1}, False),
+        ("constant", {"train__workers": 2}, False),
+        ("constant", {"train__worker_timeout": 5}, False),
+        ("constant", {"train__decay": 0.5, "train__decay_epochs": 7}, False),
+        ("cosine", {"train__decay": 0.5}, True),
+        ("step", {"train__decay_epochs": 7}, True),
+        ("constant", {"train__streams": 2}, True),
+        ("constant", {"train__seed": 1}, True),
+        ("constant", {"train__warmup_epochs": 1}, True),
+        ("constant", {"model__units": 5}, True),
+    ],
+    ids=str,
+)
+def test_a_snapshot_is_another_s_where_its_numbers_would_be_others(params, schedule, change, matters):
+    before, after = (
+        fingerprint(what_epochs_depend_on(params(**settings), "cpu", "0" * 64))
+        for settings in ({"train__schedule": schedule}, {"train__schedule": schedule, **change})
+    )
+    assert (before != after) == matters
 
 
 @pytest.mark.parametrize("kind", ["the article's", "lstm", "gru", "rnn"])
