@@ -202,15 +202,23 @@ class Watch(threading.Thread):
     """Says that this process is alive, and ends it as soon as another one is not.
 
     links: to the others, a list that may grow. timeout: seconds of silence that are too many. progress:
-    gives the steps that this process has begun and has done. on_fault: called with what is wrong, in
-    words, before the process ends with exit code 1.
+    gives the steps that this process has begun and has done. advice: what the user can do about a fault;
+    without any it is not printed. at_the_end: called with the fault before the process ends, with exit
+    code 1.
     """
 
-    def __init__(self, links: list[Link], timeout: float, on_fault: Callable[[str], object]) -> None:
+    def __init__(
+        self,
+        links: list[Link],
+        timeout: float,
+        advice: str,
+        at_the_end: Callable[[str], object] = lambda fault: None,
+    ) -> None:
         super().__init__(daemon=True)
         self.timeout = timeout
         self.progress: Callable[[], tuple[int, int]] = lambda: (0, 0)
-        self._links, self._on_fault = links, on_fault
+        self._links, self._advice, self._at_the_end = links, advice, at_the_end
+        self._stderr = os.dup(2)  # while TensorFlow is imported, 2 is something else (stages/device.py)
         self._over = threading.Event()
         self._deciding = threading.Lock()
 
@@ -255,19 +263,16 @@ class Watch(threading.Thread):
         """Name the fault and end the process, from whatever thread, unless the training is over."""
         with self._deciding:
             if not self._over.is_set():
-                self._on_fault(fault)
+                self._at_the_end(fault)
+                if self._advice:
+                    newline = "\n" if os.isatty(self._stderr) else ""  # a progress bar may stand there
+                    os.write(self._stderr, f"{newline}error: {fault}; {self._advice}\n".encode())
                 os._exit(1)
 
     def stop(self) -> None:
         """The training is over; nothing is a fault any more."""
         with self._deciding:
             self._over.set()
-
-
-def say(line: str) -> None:
-    """One line on stderr, from whatever thread; a progress bar may stand in the present one."""
-    newline = "\n" if sys.stderr.isatty() else ""
-    print(f"{newline}error: {line}", file=sys.stderr, flush=True)
 
 
 class Crew:
@@ -281,7 +286,7 @@ class Crew:
         self._links: list[Link] = []
         self._children: list[subprocess.Popen[bytes]] = []
         self._held: list[socket.socket] = []
-        self.watch = Watch(self._links, timeout, self._on_fault)
+        self.watch = Watch(self._links, timeout, GOES_ON, self._at_the_end)
 
     def __enter__(self) -> "Crew":
         if self._cluster and not self._needed and not self._cluster.local:
@@ -405,12 +410,11 @@ class Crew:
                 link.send(end=True)
                 link.close()
 
-    def _on_fault(self, fault: str) -> None:
-        """Before the end: say what is wrong, here and to the workers; no local one stays behind."""
+    def _at_the_end(self, fault: str) -> None:
+        """Tell the workers what is wrong; no local one stays behind."""
         for child in self._children:
             child.kill()
             child.wait()
-        say(f"{fault}; {GOES_ON}")
         for link in self._links:
             link.send_soon(error=fault)
 

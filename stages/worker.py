@@ -21,7 +21,6 @@ from stages.cluster import (
     blamed,
     cluster_of_tf_config,
     listening,
-    say,
     split_address,
 )
 from stages.errors import StageError, run_stage
@@ -44,18 +43,15 @@ def main() -> None:
         )
     timeout = read_params().train.worker_timeout
     link = Link(reached(cluster, local), cluster.name(0))
-    watch = Watch(
-        [link],
-        timeout,
-        lambda fault: None if local else say(f"{fault}; start this again for the next `dvc repro`"),
-    )
+    # of local workers the chief says what is wrong
+    watch = Watch([link], timeout, "" if local else "start this again for the next `dvc repro`")
     watch.start()
     try:
         take_part(cluster, link, watch)
     except (StageError, KeyboardInterrupt) as error:
         watch.stop()
         link.send(error=str(error) or "interrupted")
-        if local:  # the chief says it
+        if local:
             sys.exit(1)
         raise
 

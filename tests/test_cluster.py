@@ -479,9 +479,9 @@ def test_a_step_that_does_not_end(begun, says, line):
         here, _ = server.accept()
     code = f"""
 import socket, sys
-from stages.cluster import Link, Watch, say
+from stages.cluster import Link, Watch
 link = Link(socket.socket(fileno={here.fileno()}), "worker 7")
-watch = Watch([link], 0.5, say)
+watch = Watch([link], 0.5, "try again")
 watch.progress = lambda: ({begun}, {begun} - 1)
 watch.run()
 """
