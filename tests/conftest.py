@@ -54,8 +54,9 @@ class Project:
 
     def __init__(self, root: Path, **changes: Any) -> None:
         self.root = root
+        not_the_user_s = {"CORPUS_DIR", "TF_CONFIG", "TF_CPP_MIN_LOG_LEVEL"}
         self.environment = {
-            **{key: value for key, value in os.environ.items() if key != "CORPUS_DIR"},
+            **{key: value for key, value in os.environ.items() if key not in not_the_user_s},
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "GIT_AUTHOR_NAME": "test",
             "GIT_AUTHOR_EMAIL": "test@example.invalid",
