@@ -428,8 +428,8 @@ def blamed(watch: Watch) -> Iterator[None]:
         if type(error).__name__ not in OF_COLLECTIVES:
             raise
         time.sleep(3 * min(1.0, watch.timeout / 10))
-        lines = [line for line in str(error).splitlines() if "ollective" in line] or [str(error)]
-        watch.end(f"TensorFlow's exchange between the workers failed: {lines[0][:300]}")
+        cause = " ".join(str(error).split("aborted by:")[-1].replace("\\n", " ").split())[:300]
+        watch.end(f"TensorFlow's exchange between the workers failed: {cause}")
         raise
 
 

@@ -43,8 +43,12 @@ def main() -> None:
         )
     timeout = read_params().train.worker_timeout
     link = Link(reached(cluster, local), cluster.name(0))
-    # of local workers the chief says what is wrong
-    watch = Watch([link], timeout, "" if local else "start this again for the next `dvc repro`")
+    watch = Watch(
+        [link],
+        timeout,
+        "" if local else "start this again for the next `dvc repro`",  # of local ones the chief speaks
+        lambda fault: link.send_soon(error=fault),
+    )
     watch.start()
     try:
         take_part(cluster, link, watch)
