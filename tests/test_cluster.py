@@ -373,16 +373,15 @@ def test_a_port_in_use(untrained, host):
 
 def test_an_address_at_which_nobody_is_reached(untrained, host):
     """The worker comes to the chief, but TensorFlow finds it nowhere (an address meant for examples)."""
-    untrained.set_params(train__worker_timeout=2)
     with free_ports(2) as ports:
         addresses = [f"127.0.0.1:{ports[0]}", f"192.0.2.1:{ports[1]}"]
         chief = start(untrained, "stages.train", TF_CONFIG=tf_config(addresses, 0))
         worker = start(host, "stages.worker", TF_CONFIG=tf_config(addresses, 1))
         for process in (chief, worker):
-            _, errors = process.communicate(timeout=60)
+            _, errors = process.communicate(timeout=10 * TIMEOUT + 60)
             assert (process.returncode, errors.count("\n")) == (1, 1), errors
             refused = f"TensorFlow's exchange between the workers failed: .*{addresses[1]}"
-            dropped = "a step has not ended in ten times 2 s"
+            dropped = f"a step has not ended in ten times {TIMEOUT} s"
             first = r"((the chief|worker 1) \(.*\): )?"  # whoever finds out first tells the other
             assert re.match(f"error: {first}({refused}|{dropped})", errors), errors
 
