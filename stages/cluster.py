@@ -152,7 +152,8 @@ class Link:
         self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._messages: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._sending = threading.Lock()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         """Sort what comes until the other side is gone."""
@@ -191,6 +192,10 @@ class Link:
             return self._messages.get(timeout=timeout)
         except queue.Empty:
             return None
+
+    def wait(self, timeout: float) -> None:
+        """Wait until the other side is gone, at most `timeout` seconds."""
+        self._reader.join(max(0.0, timeout))
 
     def close(self) -> None:
         """End the connection; what was sent still arrives."""
@@ -286,18 +291,29 @@ class Crew:
         self._links: list[Link] = []
         self._children: list[subprocess.Popen[bytes]] = []
         self._held: list[socket.socket] = []
+        self._sending_home: threading.Thread | None = None
+        self._over = threading.Event()
         self.watch = Watch(self._links, timeout, GOES_ON, self._at_the_end)
 
     def __enter__(self) -> "Crew":
         if self._cluster and not self._needed and not self._cluster.local:
-            threading.Thread(target=self._send_home, daemon=True).start()
+            self._sending_home = threading.Thread(target=self._send_home, daemon=True)
+            self._sending_home.start()
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.watch.stop()
+        self._over.set()
+        if self._sending_home:
+            self._sending_home.join()
         for link in self._links:
             link.send(**({"end": True} if error is None else {"error": str(error) or "interrupted"}))
             link.close()
+        deadline = time.monotonic() + 5
+        for (
+            link
+        ) in self._links:  # a process that ends before it was read out may take its last word along
+            link.wait(deadline - time.monotonic())
         for child in self._children:
             try:
                 child.wait(timeout=10)
@@ -401,14 +417,17 @@ class Crew:
                 strangers.remove(link)
 
     def _send_home(self) -> None:
-        """Tell workers that come while no epoch is left to compute."""
+        """Tell workers that come while no epoch is left to compute, until the block is left."""
         assert self._cluster
         with contextlib.suppress(OSError, StageError), listening(self._cluster.addresses[0]) as server:
+            server.settimeout(0.2)
             while True:
-                link = Link(server.accept()[0], "a worker")
-                self._links.append(link)
-                link.send(end=True)
-                link.close()
+                try:
+                    self._links.append(Link(server.accept()[0], "a worker"))
+                    self._links[-1].send(end=True)
+                except TimeoutError:
+                    if self._over.is_set():
+                        return
 
     def _at_the_end(self, fault: str) -> None:
         """Tell the workers what is wrong; no local one stays behind."""
