@@ -310,9 +310,8 @@ class Crew:
             link.send(**({"end": True} if error is None else {"error": str(error) or "interrupted"}))
             link.close()
         deadline = time.monotonic() + 5
-        for (
-            link
-        ) in self._links:  # a process that ends before it was read out may take its last word along
+        # whoever ends before it was read to the end may take its last word along
+        for link in self._links:
             link.wait(deadline - time.monotonic())
         for child in self._children:
             try:
