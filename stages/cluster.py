@@ -209,7 +209,7 @@ class Watch(threading.Thread):
     links: to the others, a list that may grow. timeout: seconds of silence that are too many. progress:
     gives the steps that this process has begun and has done. advice: what the user can do about a fault;
     without any it is not printed. at_the_end: called with the fault before the process ends, with exit
-    code 1.
+    code 1. over: set once nothing is a fault any more.
     """
 
     def __init__(
@@ -224,7 +224,7 @@ class Watch(threading.Thread):
         self.progress: Callable[[], tuple[int, int]] = lambda: (0, 0)
         self._links, self._advice, self._at_the_end = links, advice, at_the_end
         self._stderr = os.dup(2)  # while TensorFlow is imported, 2 is something else (stages/device.py)
-        self._over = threading.Event()
+        self.over = threading.Event()
         self._deciding = threading.Lock()
 
     def run(self) -> None:
@@ -232,7 +232,7 @@ class Watch(threading.Thread):
         pause = min(1.0, self.timeout / 10)
         looked = stepped = time.monotonic()
         seen = (0, 0)
-        while not self._over.wait(pause):
+        while not self.over.wait(pause):
             now, progress = time.monotonic(), self.progress()
             if progress != seen:
                 seen, stepped = progress, now
@@ -267,7 +267,7 @@ class Watch(threading.Thread):
     def end(self, fault: str) -> None:
         """Name the fault and end the process, from whatever thread, unless the training is over."""
         with self._deciding:
-            if not self._over.is_set():
+            if not self.over.is_set():
                 self._at_the_end(fault)
                 if self._advice:
                     newline = "\n" if os.isatty(self._stderr) else ""  # a progress bar may stand there
@@ -277,7 +277,7 @@ class Watch(threading.Thread):
     def stop(self) -> None:
         """The training is over; nothing is a fault any more."""
         with self._deciding:
-            self._over.set()
+            self.over.set()
 
 
 class Crew:
@@ -292,7 +292,6 @@ class Crew:
         self._children: list[subprocess.Popen[bytes]] = []
         self._held: list[socket.socket] = []
         self._sending_home: threading.Thread | None = None
-        self._over = threading.Event()
         self.watch = Watch(self._links, timeout, GOES_ON, self._at_the_end)
 
     def __enter__(self) -> "Crew":
@@ -303,7 +302,6 @@ class Crew:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.watch.stop()
-        self._over.set()
         if self._sending_home:
             self._sending_home.join()
         for link in self._links:
@@ -425,7 +423,7 @@ class Crew:
                     self._links.append(Link(server.accept()[0], "a worker"))
                     self._links[-1].send(end=True)
                 except TimeoutError:
-                    if self._over.is_set():
+                    if self.watch.over.is_set():
                         return
 
     def _at_the_end(self, fault: str) -> None:

@@ -56,21 +56,22 @@ def main() -> None:
     store = open_store(fingerprint(depends_on))
     epochs = params.train.epochs
     done = store.longest_run(epochs)
+    last = store.read(len(done) - 1) if done else None
     with Crew(cluster, params.train.worker_timeout, needed=len(done) < epochs) as crew:
         spread = Spread()
         if len(done) < epochs:
             crew.assemble({"params": params.model_dump(), "device": device, "cores": cores}, depends_on)
-            state = to_bytes(store.read(len(done) - 1)) if done else b""
-            crew.call(snapshot=base64.b64encode(state).decode())
+            if cluster:
+                crew.call(snapshot=base64.b64encode(to_bytes(last) if last else b"").decode())
             crew.watch.progress = lambda: (1, 0)  # the connecting counts as a step
             with crew.blamed():
                 spread = spread_over(device, workers, index=0)
         with crew.blamed():
             trainer = Trainer(params, windows, device, spread)
         crew.watch.progress = lambda: (trainer.begun + 1, trainer.done + 1)
-        if done:
+        if last:
             print(f"{len(done)} of {epochs} epochs were computed before and are taken over", flush=True)
-            trainer.restore(store.read(len(done) - 1))
+            trainer.restore(last)
         for leftover in EPOCHS_DIR.glob("*"):
             leftover.unlink()
         history = train(params.train, trainer, store, done, crew)

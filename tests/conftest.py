@@ -1,10 +1,14 @@
 """What the tests share: a text of our own, parameters, and real clones of the project to run in."""
 
+import contextlib
 import copy
+import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +111,27 @@ def outputs(root: Path) -> dict[str, bytes]:
         for path in sorted((root / folder).rglob("*"))
         if path.is_file() and path.name != ".gitignore"
     }
+
+
+def trained(root: Path) -> dict[str, bytes]:
+    """What the train stage writes."""
+    return {name: content for name, content in outputs(root).items() if not name.startswith("metrics/s")}
+
+
+def tf_config(addresses: list[str], index: int) -> str:
+    """The environment variable as the user of several hosts sets it."""
+    return json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})
+
+
+@contextlib.contextmanager
+def free_ports(count: int) -> Iterator[list[int]]:
+    """Ports of the loopback interface that nobody else is given meanwhile."""
+    with contextlib.ExitStack() as stack:
+        holders = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for holder in holders:
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            holder.bind(("127.0.0.1", 0))
+        yield [holder.getsockname()[1] for holder in holders]
 
 
 SMALL = {

@@ -20,26 +20,10 @@ import yaml
 
 from stages.cluster import cluster_of_tf_config, cluster_to_lead, first_difference
 from stages.errors import StageError
-from tests.conftest import ROOT, Project, outputs
+from tests.conftest import ROOT, Project, free_ports, outputs, tf_config, trained
 
 EPOCHS = 24
 TIMEOUT = 8  # seconds, train.worker_timeout where a test waits for it
-
-
-def tf_config(addresses: list[str], index: int) -> str:
-    """The environment variable as the user of several hosts sets it."""
-    return json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})
-
-
-@contextlib.contextmanager
-def free_ports(count: int) -> Iterator[list[int]]:
-    """Ports of the loopback interface that nobody else is given meanwhile."""
-    with contextlib.ExitStack() as stack:
-        holders = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for holder in holders:
-            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            holder.bind(("127.0.0.1", 0))
-        yield [holder.getsockname()[1] for holder in holders]
 
 
 def without_training(project: Project) -> None:
@@ -51,11 +35,6 @@ def without_training(project: Project) -> None:
     for path in ("models/epochs", ".dvc/cache/snapshots", ".dvc/cache/runs", "metrics/train"):
         shutil.rmtree(project.root / path, ignore_errors=True)
     (project.root / "models/model.keras").unlink(missing_ok=True)
-
-
-def trained(root: Path) -> dict[str, bytes]:
-    """What the train stage writes."""
-    return {name: content for name, content in outputs(root).items() if not name.startswith("metrics/s")}
 
 
 def start(project: Project, *command: str, prefix: tuple[str, ...] = (), **environment: str):

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from stages.distribute import Spread
-from tests.conftest import ROOT
-from tests.test_cluster import free_ports, tf_config
+from tests.conftest import ROOT, free_ports, tf_config
 
 EPOCHS = 5
 TRAINING = """

@@ -14,14 +14,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import Project, outputs
+from tests.conftest import Project, outputs, trained
 
 EPOCHS = 60
-
-
-def trained(root: Path) -> dict[str, bytes]:
-    """What the train stage writes."""
-    return {name: content for name, content in outputs(root).items() if not name.startswith("metrics/s")}
 
 
 def without_training(finished: Project, root: Path, **changes) -> Project:

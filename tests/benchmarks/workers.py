@@ -14,10 +14,8 @@ since on CPUs everybody gets all streams' gradients, on GPUs a ring adds them up
 With a stream a worker the first is least at about W = sqrt(c b / 4 P).
 """
 
-import json
 import math
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -26,7 +24,7 @@ from typing import Any
 
 from tests.benchmarks.measure import middle, ratio, table
 from tests.benchmarks.steps import BATCH, SIZE, UNITS
-from tests.conftest import ROOT
+from tests.conftest import ROOT, free_ports, tf_config
 
 PARAMETERS = 4 * UNITS * (SIZE + UNITS + 1) + (UNITS + 1) * SIZE
 SIDES: dict[str, dict[str, Any]] = {
@@ -65,11 +63,8 @@ def on_gpus(workers: int, compute: float, fixed: float, network: tuple[float, fl
 
 def exchange() -> float:
     """Seconds in which two processes on loopback gather the four streams of a step, no more."""
-    with socket.socket() as first, socket.socket() as second:
-        for holder in (first, second):
-            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            holder.bind(("127.0.0.1", 0))
-        addresses = [f"127.0.0.1:{holder.getsockname()[1]}" for holder in (first, second)]
+    with free_ports(2) as ports:
+        addresses = [f"127.0.0.1:{port}" for port in ports]
         command = [sys.executable, "-m", "tests.benchmarks.workers", *addresses]
         both = [
             subprocess.Popen([*command, str(n)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
@@ -80,8 +75,7 @@ def exchange() -> float:
 
 def one_of_two(addresses: list[str], index: int) -> None:
     """One side of `exchange`; prints seconds a step."""
-    task = {"type": "worker", "index": index}
-    os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": task})
+    os.environ["TF_CONFIG"] = tf_config(addresses, index)
     from stages.device import set_up_tensorflow
 
     set_up_tensorflow("cpu", cores=1)
