@@ -1,1 +1,1 @@
-"""The pipeline's stages and what they share; `dvc.yaml` is the table of contents."""
+"""The pipeline: one file per stage or command; the folders hold what they are made of."""

@@ -3,54 +3,33 @@
 The article's second step, without its loops over characters and windows.
 """
 
-import json
-
-from stages.errors import StageError, run_stage
-from stages.files import write_bytes_whole, write_whole
-from stages.layout import CORPUS_FILE, VECTORIZE_METRICS, WINDOWS_FILE
-from stages.params import Vectorize, read_params
-from stages.text import border_of, read_text
-from stages.windows import Windows, cut, encode, save_windows
+from stages.common.errors import run_stage
+from stages.common.files import write_atomically, write_json_atomically
+from stages.common.params import read_params
+from stages.common.paths import CORPUS_FILE, WINDOWS_FILE, WINDOWS_SUMMARY
+from stages.text.normalization import read_text
+from stages.text.windows import make_windows
+from stages.text.windows_file import save_windows
 
 
 def main() -> None:
+    """Cut the corpus into windows; write them and how many there are."""
     settings = read_params().vectorize
-    text = read_text(CORPUS_FILE, settings.lowercase, settings.newlines_to_spaces)
-    windows = vectorize(text, settings)
-    figures = {
+    text = read_text(CORPUS_FILE, settings)
+    windows = make_windows(text, settings)
+    summary = {
         "characters": len(text),
-        "charset": len(windows.charset),
+        "vocab_size": len(windows.vocabulary),
         "windows": len(windows.x),
-        "held_out_windows": len(windows.x_val),
+        "validation_windows": len(windows.x_val),
     }
-    write_whole(WINDOWS_FILE, lambda file: save_windows(file, windows, settings.one_hot))
-    write_bytes_whole(VECTORIZE_METRICS, (json.dumps(figures, indent=2) + "\n").encode())
+    write_atomically(WINDOWS_FILE, lambda file: save_windows(file, windows, settings.one_hot))
+    write_json_atomically(WINDOWS_SUMMARY, summary)
     print(
-        f"{figures['characters']:,} characters, {figures['charset']} of them distinct: "
-        f"{figures['windows']:,} windows of {settings.maxlen}, "
-        f"{figures['held_out_windows']:,} more held out"
+        f"{summary['characters']:,} characters, {summary['vocab_size']} of them distinct: "
+        f"{summary['windows']:,} windows of {settings.maxlen}, "
+        f"{summary['validation_windows']:,} more in the validation split"
     )
-
-
-def vectorize(text: str, settings: Vectorize) -> Windows:
-    """Cut a text into windows, its last part (`validation`) apart, no window crossing the border.
-
-    Raises StageError where a part is shorter than one window and its target.
-    """
-    indices, charset = encode(text)
-    border = border_of(len(indices), settings.validation)
-    x, y = cut(indices[:border], settings.maxlen, settings.step)
-    x_val, y_val = cut(indices[border:], settings.maxlen, settings.validation_step)
-    for part, windows, length in (
-        ("the text", x, border),
-        ("the held-out part", x_val, len(indices) - border),
-    ):
-        if not len(windows) and (part == "the text" or settings.validation):
-            raise StageError(
-                f"{part} has {length:,} characters; a window and its target take "
-                f"vectorize.maxlen + 1 = {settings.maxlen + 1:,} at least"
-            )
-    return Windows(x, y, x_val, y_val, charset)
 
 
 if __name__ == "__main__":

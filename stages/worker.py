@@ -1,130 +1,89 @@
-"""A worker of a training on several hosts: `python -m stages.worker`, with TF_CONFIG set.
+"""A worker of a training run on several hosts: `python -m stages.worker`, with `TF_CONFIG` set.
 
-Waits for the chief, which is the host that runs `dvc repro`, computes its share of every batch, ends with
-the chief and writes nothing. It takes the parameters from the chief; `data/windows.npz` and the project's
-code have to be the same, which is checked.
+It waits for the coordinator, the host that runs `dvc repro`, computes its share of every batch, ends with
+the coordinator and writes no file. It gets the parameters from the coordinator. `data/windows.npz` and the
+numeric code have to be the same on all hosts, which is checked.
 """
 
-import argparse
-import base64
-import dataclasses
 import os
 import socket
 import sys
 import time
-from typing import Any
 
-from stages.cluster import (
-    Cluster,
-    Link,
-    Watch,
-    blamed,
-    cluster_of_tf_config,
-    listening,
-    split_address,
-)
-from stages.errors import StageError, run_stage
-from stages.files import sha256_of
-from stages.layout import WINDOWS_FILE
-from stages.params import Params, read_params
-from stages.windows import load_windows
+from stages.common.cli import Parser
+from stages.common.errors import StageError, run_stage
+from stages.common.params import read_params
+from stages.distributed.cluster import Cluster, cluster_of_tf_config, split_address
+from stages.distributed.connection import Connection
+from stages.distributed.heartbeat import HeartbeatMonitor
 
 
 def main() -> None:
-    """Take part in one training."""
-    parser = argparse.ArgumentParser(prog="python -m stages.worker", description=__doc__)
-    parser.add_argument("--local", action="store_true", help="started by the chief on its own machine")
+    """Take part in one training run."""
+    parser = Parser(prog="python -m stages.worker", description=__doc__)
+    parser.add_argument("--local", action="store_true", help="the coordinator started it on its machine")
     local = parser.parse_args().local
     cluster = cluster_of_tf_config()
     if cluster is None or cluster.index == 0:
         raise StageError(
-            "TF_CONFIG: does not make this process a worker; takes the chief's with this host's own task "
-            "(the chief runs `dvc repro`)"
+            "TF_CONFIG: does not make this process a worker; takes the coordinator's with this host's own "
+            "task (the coordinator runs `dvc repro`)"
         )
     timeout = read_params().train.worker_timeout
-    link = Link(reached(cluster, local), cluster.name(0))
-    watch = Watch(
-        [link],
+    connection = Connection(connect(cluster, local), cluster.name(0))
+    advice = "" if local else "start this again for the next `dvc repro`"  # the coordinator reports for both
+    monitor = HeartbeatMonitor(
+        [connection],
         timeout,
-        "" if local else "start this again for the next `dvc repro`",  # of local ones the chief speaks
-        lambda fault: link.send_soon(error=fault),
+        advice,
+        lambda failure: connection.send_without_waiting(error=failure),
     )
-    watch.start()
+    monitor.start()
     try:
-        take_part(cluster, link, watch)
+        connection.send(index=cluster.index, addresses=cluster.addresses)
+        first = connection.receive()
+        if first is None:
+            monitor.join()  # it reports the reason and ends the process
+        if first is None or "end" in first:
+            print(f"{connection.name} has no epoch left to compute", flush=True)
+            return
+        monitor.timeout = first["job"]["timeout"]
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        import stages.training.device  # noqa: F401, first: it imports TensorFlow without its messages
+        from stages.training.worker_loop import work
+
+        work(first["job"], cluster, connection, monitor)
     except (StageError, KeyboardInterrupt) as error:
-        watch.stop()
-        link.send(error=str(error) or "interrupted")
+        monitor.stop()
+        connection.send(error=str(error) or "interrupted")
         if local:
             sys.exit(1)
         raise
 
 
-def reached(cluster: Cluster, local: bool) -> socket.socket:
-    """A connection to the chief, as soon as it listens; one that is local does so from the start."""
+def connect(cluster: Cluster, local: bool) -> socket.socket:
+    """Connect to the coordinator as soon as it listens.
+
+    Args:
+        cluster: the processes that train together.
+        local: whether the coordinator is the parent process. Then it listens from the start, and this
+            process ends if it does not.
+
+    Returns:
+        The connected socket.
+    """
     address = split_address(cluster.addresses[0])
-    said = False
+    reported = False
     while True:
         try:
             return socket.create_connection(address, timeout=5)
         except OSError as error:
-            if local:  # it is gone
+            if local:
                 sys.exit(1)
-            if not said:
+            if not reported:
                 print(f"waiting for {cluster.name(0)}: {error.strerror or error}", flush=True)
-            said = True
+            reported = True
             time.sleep(0.5)
-
-
-def take_part(cluster: Cluster, link: Link, watch: Watch) -> None:
-    """Do what the chief says until it is over."""
-    link.send(index=cluster.index, addresses=cluster.addresses)
-    first = hears(link, watch)
-    if "end" in first:
-        print(f"{link.name} has no epoch left to compute", flush=True)
-        return
-    job = first["job"]
-    watch.timeout = job["timeout"]
-    if not cluster.local:
-        listening(cluster.addresses[cluster.index]).close()  # raises where TensorFlow would fail later
-    params = Params.model_validate(job["params"])
-
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from stages.device import set_up_tensorflow
-    from stages.distribute import spread_over
-    from stages.snapshots import from_bytes
-    from stages.trainer import Trainer, what_epochs_depend_on
-
-    windows = load_windows()
-    device = set_up_tensorflow(job["device"], job["cores"])
-    link.send(depends_on=what_epochs_depend_on(params, device, sha256_of(WINDOWS_FILE)))
-    start = hears(link, watch)
-    watch.progress = lambda: (1, 0)  # the connecting counts as a step
-    with blamed(watch):
-        trainer = Trainer(
-            params.model_copy(update={"train": params.train.model_copy(update={"preview": 0})}),
-            # what is held out is the chief's to judge
-            dataclasses.replace(windows, x_val=windows.x_val[:0], y_val=windows.y_val[:0]),
-            device,
-            spread_over(device, cluster.size, cluster.index),
-        )
-        if state := base64.b64decode(start["snapshot"]):
-            trainer.restore(from_bytes(state))
-        watch.progress = lambda: (trainer.begun + 1, trainer.done + 1)
-        while "epoch" in (call := hears(link, watch)):
-            print(f"{cluster.name(cluster.index)}: epoch {call['epoch']}", flush=True)
-            trainer.epoch(call["epoch"])
-    watch.stop()
-    sys.stdout.flush()
-    os._exit(0)  # without TensorFlow's farewell, which asks who else is still there
-
-
-def hears(link: Link, watch: Watch) -> dict[str, Any]:
-    """The chief's next message; where it is gone, the watch ends this process."""
-    message = link.receive()
-    if message is None:
-        watch.join()
-    return message or {}
 
 
 if __name__ == "__main__":

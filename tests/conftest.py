@@ -1,44 +1,13 @@
-"""What the tests share: a text of our own, parameters, and real clones of the project to run in."""
+"""Fixtures of all tests."""
 
-import contextlib
-import copy
-import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 
-from stages.params import Params, read_params
-
-ROOT = Path(__file__).parent.parent
-
-
-def make_text(characters: int, seed: int = 0) -> str:
-    """Lines of made-up words: learnable, and nobody's text but ours."""
-    rng = np.random.default_rng(seed)
-    syllables = ["ba", "di", "Ko", "lu", "me", "no", "Pi", "ra", "sy", "tu", "ve", "xo"]
-    words = ["".join(rng.choice(syllables, rng.integers(1, 4))) for _ in range(60)]
-    lines: list[str] = []
-    while sum(map(len, lines)) < characters:
-        lines.append(" ".join(rng.choice(words, rng.integers(3, 9))) + rng.choice([".", ",", "!"]) + "\n")
-    return "".join(lines)[:characters]
-
-
-def changed_params(**changes: Any) -> dict[str, Any]:
-    """The committed params.yaml as a tree, with `section__key=value` changed."""
-    tree = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    for name, value in changes.items():
-        section, key = name.split("__")
-        tree[section][key] = value
-    return copy.deepcopy(tree)
+from stages.common.params import Params, read_params
+from tests.support import SMALL, Project, changed_params, copy_of_the_project, make_text
 
 
 @pytest.fixture
@@ -51,115 +20,6 @@ def params(tmp_path):
         return read_params(path)
 
     return make
-
-
-class Project:
-    """A working copy of the project that is run as a user runs it, with a small corpus."""
-
-    def __init__(self, root: Path, **changes: Any) -> None:
-        self.root = root
-        not_the_user_s = {"CORPUS_DIR", "TF_CONFIG", "TF_CPP_MIN_LOG_LEVEL"}
-        self.environment = {
-            **{key: value for key, value in os.environ.items() if key not in not_the_user_s},
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "GIT_AUTHOR_NAME": "test",
-            "GIT_AUTHOR_EMAIL": "test@example.invalid",
-            "GIT_COMMITTER_NAME": "test",
-            "GIT_COMMITTER_EMAIL": "test@example.invalid",
-            "PIP_NO_INDEX": "1",  # the suite runs with no network
-        }
-        self.set_params(**changes)
-
-    def set_params(self, **changes: Any) -> None:
-        """Change `section__key=value` in the copy's params.yaml."""
-        path = self.root / "params.yaml"
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-        for name, value in changes.items():
-            section, key = name.split("__")
-            tree[section][key] = value
-        path.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
-
-    def run(self, *command: str, code: int | None = 0, **environment: str) -> subprocess.CompletedProcess:
-        """Run a command in the copy; `code` is the exit code it must have (None: any)."""
-        done = subprocess.run(
-            [sys.executable if command[0] == "python" else command[0], *command[1:]],
-            cwd=self.root,
-            env={**self.environment, **environment},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        output = f"{command} exited with {done.returncode}\n{done.stdout}\n{done.stderr}"
-        assert code is None or done.returncode == code, output
-        return done
-
-    def dvc(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess:
-        """Run DVC in the copy."""
-        return self.run("python", "-m", "dvc", *arguments, **options)
-
-    def read(self, path: str) -> bytes:
-        """A file's content."""
-        return (self.root / path).read_bytes()
-
-
-def outputs(root: Path) -> dict[str, bytes]:
-    """Every output file of the pipeline and its content."""
-    return {
-        str(path.relative_to(root)): path.read_bytes()
-        for folder in ("data", "models", "metrics")
-        for path in sorted((root / folder).rglob("*"))
-        if path.is_file() and path.name != ".gitignore"
-    }
-
-
-def trained(root: Path) -> dict[str, bytes]:
-    """What the train stage writes."""
-    return {name: content for name, content in outputs(root).items() if not name.startswith("metrics/s")}
-
-
-def tf_config(addresses: list[str], index: int) -> str:
-    """The environment variable as the user of several hosts sets it."""
-    return json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})
-
-
-@contextlib.contextmanager
-def free_ports(count: int) -> Iterator[list[int]]:
-    """Ports of the loopback interface that nobody else is given meanwhile."""
-    with contextlib.ExitStack() as stack:
-        holders = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for holder in holders:
-            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            holder.bind(("127.0.0.1", 0))
-        yield [holder.getsockname()[1] for holder in holders]
-
-
-SMALL = {
-    "download__corpus": "book.txt",
-    "download__offline_corpus": None,
-    "vectorize__maxlen": 12,
-    "model__units": 16,
-    "train__epochs": 2,
-    "train__batch_size": 128,
-    "train__preview": 10,
-    "sample__length": 20,
-    "sample__temperatures": [0.0, 0.5, 1.0],
-}
-
-
-def copy_of_the_project(target: Path) -> None:
-    """The files git knows, as they are in the working tree, in a git and DVC repository of their own."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file() and name != "dvc.lock" and not name.startswith("metrics/"):
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, target / name)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,58 @@
+"""Benchmarks of the pipeline, each side in turn on this machine: A B A B.
+
+    python -m benchmarks [--turns N] [--parts PART ...] [--corpus FILE] [--epochs N] [--steps N]
+
+Parts: `article` (the whole pipeline against the article's script), `steps` (training steps against stock
+Keras, PyTorch and the machine's own rate of matrix products), `scale` (1, 10 and 100 MB of text), `fixed`
+(what starting costs), `recipes` (an epoch of each recipe), `workers` (one process against two that train
+together, two trainings at once). Every side runs in processes of its own. The output is Markdown tables:
+medians over the turns, and ratios of the turns with the smallest and the largest.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from benchmarks.measure import machine
+from benchmarks.run_article import against_the_article
+from benchmarks.run_fixed import fixed_costs
+from benchmarks.run_recipes import recipes_in_turn
+from benchmarks.run_scale import at_scale
+from benchmarks.run_steps import steps_in_turn
+from benchmarks.run_workers import workers_in_turn
+from tests.support import ROOT, make_text
+
+
+def main() -> None:
+    """Run the parts that were asked for."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parts = ["article", "steps", "scale", "fixed", "recipes", "workers"]
+    parser.add_argument("--parts", nargs="+", choices=parts, default=parts, metavar="PART")
+    parser.add_argument("--turns", type=int, default=5, help="how often each side runs (5)")
+    parser.add_argument("--corpus", type=Path, help="a text file (default: data/corpus.txt, or made-up text)")
+    parser.add_argument("--epochs", type=int, default=2, help="epochs of each side in a turn (2)")
+    parser.add_argument("--steps", type=int, default=60, help="optimizer steps in a run (60)")
+    options = parser.parse_args()
+    print(machine())
+    with tempfile.TemporaryDirectory() as scratch:
+        corpus = options.corpus or ROOT / "data/corpus.txt"
+        if not corpus.is_file():
+            corpus = Path(scratch, "made-up.txt")
+            corpus.write_text(make_text(600_893), encoding="utf-8")
+        if "fixed" in options.parts:
+            fixed_costs(options.turns)
+        if "steps" in options.parts:
+            steps_in_turn(options.steps, options.turns)
+        if "scale" in options.parts:
+            at_scale(min(options.turns, 3))
+        if "recipes" in options.parts:
+            recipes_in_turn(corpus.resolve(), min(options.turns, 3))
+        if "workers" in options.parts:
+            workers_in_turn(corpus.resolve(), min(options.turns, 3))
+        if "article" in options.parts:
+            against_the_article(corpus.resolve(), options.epochs, options.turns)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What every stage needs: parameters, paths, errors, atomic writes, random generators."""

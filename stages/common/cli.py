@@ -1,0 +1,56 @@
+"""Command lines whose mistakes are answered in one line, as everywhere in this project."""
+
+import argparse
+from typing import NoReturn
+
+from stages.common.errors import fail
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that reports a mistake in one line with exit code 1."""
+
+    def error(self, message: str) -> NoReturn:
+        """Report a mistake, without the usage."""
+        fail(f"{message} (see --help)")
+
+
+def whole_number(low: int, high: int):
+    """Create an argparse type for a whole number in a range.
+
+    Args:
+        low: the smallest number.
+        high: the largest number.
+
+    Returns:
+        A function that parses a text.
+    """
+
+    def parse(text: str) -> int:
+        if not text.isascii() or not text.isdecimal() or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"got {text!r}; takes a whole number from {low:,} to {high:,}")
+        return int(text)
+
+    return parse
+
+
+def number(low: float, high: float):
+    """Create an argparse type for a number in a range.
+
+    Args:
+        low: the smallest number.
+        high: the largest number.
+
+    Returns:
+        A function that parses a text.
+    """
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"got {text!r}; takes a number from {low:g} to {high:g}")
+        return value
+
+    return parse

@@ -1,0 +1,52 @@
+"""Errors that the user can correct: one line on stderr, exit code 1, no traceback."""
+
+import errno
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+RESUME = ", then `dvc repro` resumes"
+HINTS = {
+    errno.ENOSPC: f"; free some space{RESUME}",
+    errno.EDQUOT: f"; free some space{RESUME}",
+    errno.EROFS: f"; make it writable{RESUME}",
+    errno.EACCES: f"; make it accessible{RESUME}",
+}
+
+
+class StageError(Exception):
+    """An error that the user can correct. Its text is the one line that they see."""
+
+
+def run_stage(main: Callable[[], None]) -> None:
+    """Run the `main` function of a stage or command.
+
+    A `StageError`, an `OSError` (full disk, read-only folder) and Ctrl-C become one line on stderr.
+    Any other exception is a bug and keeps its traceback.
+
+    Args:
+        main: the function to run.
+    """
+    try:
+        main()
+    except StageError as error:
+        fail(str(error))
+    except OSError as error:
+        hint = HINTS.get(error.errno or 0, "")
+        fail(f"{error.filename or 'the system'}: {error.strerror or error}{hint}")
+    except KeyboardInterrupt:
+        fail("interrupted; all finished epochs are kept, `dvc repro` resumes after the last one", code=130)
+
+
+def fail(message: str, code: int = 1) -> NoReturn:
+    """Print one line to stderr and exit.
+
+    Args:
+        message: the text; line breaks in it become spaces.
+        code: the exit code.
+
+    Raises:
+        SystemExit: always.
+    """
+    print("error: " + " ".join(message.split()), file=sys.stderr, flush=True)
+    sys.exit(code)

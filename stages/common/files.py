@@ -1,0 +1,89 @@
+"""Atomic writes: a file is written beside its target and then renamed over it."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from stages.common.errors import StageError
+
+TEMPORARY_SUFFIX = ".part"
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file so that a reader sees the old content or the new one, never a part of it.
+
+    The previous file survives any failure, a full disk and a power cut included (hence the fsync).
+
+    Args:
+        path: the target. Its folder is created if necessary.
+        write: a function that fills the binary file it gets.
+
+    Raises:
+        OSError: with the name of the target.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    try:
+        with open(part, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_bytes_atomically(path: Path, content: bytes) -> None:
+    """Write `content` with `write_atomically`."""
+    write_atomically(path, lambda file: file.write(content))
+
+
+def write_json_atomically(path: Path, tree: Any) -> None:
+    """Write a tree as indented JSON with `write_atomically`."""
+    write_bytes_atomically(path, (json.dumps(tree, indent=2) + "\n").encode())
+
+
+def remove_leftovers(folder: Path, seconds: float = 0) -> None:
+    """Remove what a killed process left of an atomic write.
+
+    Args:
+        folder: the folder of the target.
+        seconds: how old a leftover has to be; above 0 where another process may be writing now.
+    """
+    for leftover in folder.glob(f".*{TEMPORARY_SUFFIX}"):
+        if time.time() - leftover.stat().st_mtime >= seconds:
+            leftover.unlink(missing_ok=True)
+
+
+def read_output(path: Path, stage: str) -> str:
+    """Read a text file that an earlier stage wrote.
+
+    Args:
+        path: the file, UTF-8.
+        stage: the stage that writes it, for the error message.
+
+    Returns:
+        The file's text.
+
+    Raises:
+        StageError: the file is missing.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise StageError(f"{path} is missing; `dvc repro {stage}` creates it") from None
+
+
+def sha256_of(path: Path) -> str:
+    """Compute the SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,139 @@
+"""The parameters of `params.yaml`: the type and range of each.
+
+This is the one module that reads `params.yaml`.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from stages.common.schema import SHA256_TAKES, Number, Section, Sha256, parameter, read_checked
+
+PARAMS_FILE = Path("params.yaml")
+SEED_TAKES = "a whole number from 0 to 4,294,967,295"
+RENAMED = {"train.streams": "train.microbatches", "download.patience": "download.deadline"}
+
+
+class Download(Section):
+    """Parameters of the download stage."""
+
+    corpus: str = parameter("the path of a corpus's description (.yaml) or of a text file", min_length=1)
+    offline_corpus: str | None = parameter(
+        "the path of a corpus's description (.yaml), or null", pattern=r"\.ya?ml$"
+    )
+    encoding: str = parameter("the name of a text encoding, like utf-8, latin-1, cp1252, utf-16 or gb18030")
+    sha256: Sha256 | None = parameter(SHA256_TAKES + ", or null")
+    timeout: Number = parameter("seconds from 0.1 to 60", ge=0.1, le=60)
+    deadline: Number = parameter("seconds from 1 to 600", ge=1, le=600)
+    retries: int = parameter("a whole number from 0 to 10", ge=0, le=10)
+    max_bytes: int = parameter("a whole number of bytes from 1 to 10,000,000,000", ge=1, le=10**10)
+
+    @field_validator("encoding")
+    @classmethod
+    def _encoding_is_known(cls, encoding: str) -> str:
+        try:
+            "".encode(encoding)  # codecs.lookup alone would also take rot13 and the like
+        except (LookupError, UnicodeError, ValueError):
+            raise ValueError(encoding) from None
+        return encoding
+
+
+class Vectorize(Section):
+    """Parameters of the vectorize stage."""
+
+    maxlen: int = parameter("a whole number from 1 to 1,000", ge=1, le=1000)
+    step: int = parameter("a whole number from 1 to 1,000,000", ge=1, le=10**6)
+    lowercase: bool = parameter("true or false")
+    newlines_to_spaces: bool = parameter("true or false")
+    validation: Number = parameter("a number from 0 to 0.5", ge=0, le=0.5)
+    validation_step: int = parameter("a whole number from 1 to 1,000,000", ge=1, le=10**6)
+    one_hot: bool = parameter("true or false")
+
+
+class Model(Section):
+    """Parameters of the model."""
+
+    cell: Literal["lstm", "gru", "rnn"] = parameter("lstm, gru or rnn")
+    layers: int = parameter("a whole number from 1 to 8", ge=1, le=8)
+    units: int = parameter("a whole number from 1 to 4,096", ge=1, le=4096)
+    dropout: Number = parameter("a number from 0 to 0.9", ge=0, le=0.9)
+    embedding: int | None = parameter("a whole number from 1 to 4,096, or null", ge=1, le=4096)
+
+
+class Train(Section):
+    """Parameters of the train stage."""
+
+    epochs: int = parameter("a whole number from 1 to 100,000", ge=1, le=100_000)
+    batch_size: int = parameter("a whole number from 1 to 1,000,000", ge=1, le=10**6)
+    targets: Literal["last", "all"] = parameter("last or all")
+    optimizer: Literal["rmsprop", "adam"] = parameter("rmsprop or adam")
+    learning_rate: Number = parameter("a number above 0 and up to 10", gt=0, le=10)
+    schedule: Literal["constant", "step", "cosine"] = parameter("constant, step or cosine")
+    warmup_epochs: Number = parameter("a number of epochs from 0 to 1,000", ge=0, le=1000)
+    decay_epochs: Number = parameter("a number of epochs above 0 and up to 100,000", gt=0, le=100_000)
+    decay: Number = parameter("a number from 0 to 1", ge=0, le=1)
+    clip_norm: Number | None = parameter("a number above 0 and up to 1e38, or null", gt=0, le=1e38)
+    seed: int = parameter(SEED_TAKES, ge=0, lt=2**32)
+    device: Literal["auto", "cpu", "gpu"] = parameter("auto, cpu or gpu")
+    precision: Literal["float32", "mixed_bfloat16"] = parameter("float32 or mixed_bfloat16")
+    microbatches: int = parameter("a whole number from 1 to 64", ge=1, le=64)
+    cores: int | None = parameter("a whole number from 1 to 1,024, or null", ge=1, le=1024)
+    workers: int = parameter("a whole number from 1 to 64", ge=1, le=64)
+    worker_timeout: Number = parameter("seconds from 1 to 3,600", ge=1, le=3600)
+    keep: Literal["last", "best"] = parameter("last or best")
+    patience: int | None = parameter("a whole number from 1 to 100,000, or null", ge=1, le=100_000)
+    preview: int = parameter("a whole number from 0 to 1,000", ge=0, le=1000)
+
+
+class Sample(Section):
+    """Parameters of the sample stage."""
+
+    temperatures: list[Annotated[Number, Field(ge=0, le=100)]] = parameter(
+        "a list of 1 to 100 different numbers from 0 to 100", min_length=1, max_length=100
+    )
+    length: int = parameter("a whole number from 1 to 100,000", ge=1, le=100_000)
+    prompt: str | None = parameter("text of at least one character, or null", min_length=1)
+    seed: int = parameter(SEED_TAKES, ge=0, lt=2**32)
+
+    @field_validator("temperatures")
+    @classmethod
+    def _temperatures_differ(cls, temperatures: list[float]) -> list[float]:
+        if len(set(temperatures)) < len(temperatures):
+            raise ValueError("temperatures")
+        return temperatures
+
+
+class Params(Section):
+    """All of `params.yaml`."""
+
+    download: Download = parameter("a section")
+    vectorize: Vectorize = parameter("a section")
+    model: Model = parameter("a section")
+    train: Train = parameter("a section")
+    sample: Sample = parameter("a section")
+
+
+def read_params(path: Path = PARAMS_FILE) -> Params:
+    """Read and validate `params.yaml`.
+
+    Args:
+        path: the file.
+
+    Returns:
+        All parameters.
+
+    Raises:
+        StageError: there is no such file, or it has a mistake; the message names the first one.
+    """
+    hint = f"run from the project's root, or restore it with `git checkout {path}`"
+    return read_checked(path, Params, hint, RENAMED)
+
+
+def corpus_dir() -> Path | None:
+    """Return the folder that `$CORPUS_DIR` names, or None where it is not set.
+
+    `CORPUS_DIR` and `TF_CONFIG` (for workers) are the only environment variables that are read.
+    """
+    return Path(value) if (value := os.environ.get("CORPUS_DIR")) else None

@@ -1,0 +1,1 @@
+"""Training by several processes, hosts or GPUs: the strategy, and failure detection beside it."""

@@ -1,0 +1,148 @@
+"""Charts of the report page, as Vega-Lite specifications."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from stages.common.history import Metrics, best_epoch
+
+LOSSES = {"loss": "training", "val_loss": "validation"}
+QUALITIES = {
+    "known_words": ("Known words: words that occur in the text", "share of words"),
+    "novelty_8": ("8-gram novelty: 8-grams that do not occur in the text", "share of 8-grams"),
+    "longest_copy": ("Longest passage copied from the text", "characters"),
+    "distinct_3": ("Distinct 3-grams", "share of 3-grams"),
+}
+# distinguishable for the colour-blind too, with a contrast of 3 : 1 on a white and on a dark page
+COLORS = ["#3b7fc4", "#c2620e", "#2a8f60", "#b0559f", "#857a1f", "#c0504d"]
+DASHES = [[1, 0], [7, 3], [2, 2], [10, 3, 2, 3], [4, 4], [1, 3]]
+
+
+def loss_chart(history: Sequence[Metrics], ngram: Metrics | None) -> dict[str, Any]:
+    """Draw the training and validation loss of each epoch, and the n-gram baseline as a level line.
+
+    Args:
+        history: the metrics of each epoch.
+        ngram: the best n-gram model, None without a validation split.
+
+    Returns:
+        title, summary (a sentence for screen readers) and spec (Vega-Lite).
+    """
+    rows: list[dict[str, Any]] = [
+        {"epoch": epoch, "value": metrics[name], "series": series}
+        for name, series in LOSSES.items()
+        for epoch, metrics in enumerate(history)
+        if name in metrics
+    ]
+    summary = f"Training loss, from {history[0]['loss']:.3f} in epoch 0 to {history[-1]['loss']:.3f} in "
+    summary += f"epoch {len(history) - 1}"
+    best = best_epoch(history)
+    if best is not None:
+        summary += f"; validation loss, lowest in epoch {best}, {history[best]['val_loss']:.3f}"
+    level = None
+    if ngram is not None:
+        level = (ngram["val_loss"], f"{ngram['n']}-gram, validation")
+        summary += f"; the {ngram['n']}-gram baseline has {ngram['val_loss']:.3f}"
+    series = list(dict.fromkeys(row["series"] for row in rows))
+    spec = lines(rows, series, "mean cross-entropy, nats", "loss", level, zero=False)
+    return {"title": "Loss", "summary": summary, "spec": spec}
+
+
+def quality_charts(quality: Sequence[dict[str, str]], temperatures: Sequence[float]) -> list[dict[str, Any]]:
+    """Draw each metric of the samples, with a line for each temperature.
+
+    Args:
+        quality: rows of `metrics/quality.tsv`.
+        temperatures: the sampling temperatures, in order.
+
+    Returns:
+        Charts as `loss_chart` returns.
+    """
+    charts = []
+    for name, (title, unit) in QUALITIES.items():
+        rows = [
+            {"epoch": int(row["epoch"]), "value": float(row[name]), "series": row["temperature"]}
+            for row in quality
+        ]
+        last = [row for row in rows if row["epoch"] == rows[-1]["epoch"]]
+        summary = f"{title}; in the last epoch "
+        summary += ", ".join(f"{row['value']:g} at temperature {row['series']}" for row in last)
+        spec = lines(rows, [str(t) for t in temperatures], unit, "temperature", None, zero=True)
+        charts.append({"title": title, "summary": summary, "spec": spec})
+    return charts
+
+
+def lines(
+    rows: list[dict[str, Any]],
+    series: list[str],
+    unit: str,
+    legend: str,
+    level: tuple[float, str] | None,
+    zero: bool,
+) -> dict[str, Any]:
+    """Build a Vega-Lite specification in the page's colours: `value` by `epoch`, a line for each series.
+
+    The page's slider sets the parameter `epoch`, which a vertical line marks.
+
+    Args:
+        rows: epoch, value and series of each point.
+        series: their names, in order.
+        unit: the title of the vertical axis.
+        legend: the title of the legend.
+        level: a value and its name, drawn as a horizontal line; None for none.
+        zero: whether the vertical axis begins at 0.
+
+    Returns:
+        The specification.
+    """
+    import altair as alt
+
+    colors = [COLORS[number % len(COLORS)] for number in range(len(series))]
+    dashes = [DASHES[number % len(DASHES)] for number in range(len(series))]
+    epoch = alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d"))
+    value = alt.Y("value:Q", title=unit, scale=alt.Scale(zero=zero))
+    symbols = alt.Legend(title=legend, symbolType="stroke", symbolSize=400, symbolStrokeWidth=2)
+    color = alt.Color("series:N", legend=symbols, scale=alt.Scale(domain=series, range=colors))
+    dash = alt.StrokeDash("series:N", legend=symbols, scale=alt.Scale(domain=series, range=dashes))
+    base = alt.Chart(alt.Data(values=rows))
+    layers: list[Any] = [
+        base.mark_line(point={"size": 14}).encode(
+            epoch,
+            value,
+            color,
+            dash,
+            tooltip=[
+                alt.Tooltip("series:N", title=legend),
+                alt.Tooltip("epoch:Q"),
+                alt.Tooltip("value:Q", title=unit, format=".4g"),
+            ],
+        ),
+        alt.Chart(alt.Data(values=[{"at": 0}]))
+        .transform_calculate(at="epoch")
+        .mark_rule(color="currentColor", opacity=0.5)
+        .encode(x="at:Q"),
+    ]
+    if level is not None:
+        at = alt.Chart(alt.Data(values=[{"value": level[0], "name": level[1]}])).encode(y="value:Q")
+        layers.append(at.mark_rule(color="currentColor", strokeDash=[6, 4]))
+        layers.append(
+            at.mark_text(align="right", baseline="bottom", dy=-3, color="currentColor").encode(
+                x=alt.value("width"), text="name:N"
+            )
+        )
+    in_page_colors = {
+        "axis": {
+            "labelColor": "currentColor",
+            "titleColor": "currentColor",
+            "domainColor": "currentColor",
+            "tickColor": "currentColor",
+            "gridColor": "currentColor",
+            "gridOpacity": 0.15,
+        },
+        "legend": {"labelColor": "currentColor", "titleColor": "currentColor", "orient": "bottom"},
+        "view": {"stroke": None},
+        "background": "transparent",
+        "font": "inherit",
+    }
+    chart = alt.layer(*layers).properties(width="container", height=220)
+    chart = chart.add_params(alt.param(name="epoch", value=max(row["epoch"] for row in rows)))
+    return chart.to_dict() | {"config": in_page_colors}

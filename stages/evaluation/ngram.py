@@ -1,0 +1,102 @@
+r"""The n-gram baseline: how well a plain n-gram model predicts the validation split.
+
+Interpolated Witten-Bell smoothing (Witten & Bell 1991; Chen & Goodman 1999, section 2.5). N(h) is how
+often anything follows a context h in the training part, T(h) is how many distinct characters do:
+
+    P(c | h) = (N(hc) + T(h) P(c | h')) / (N(h) + T(h)),
+
+where h' is h without its first character. Below the empty context, every character of the vocabulary has
+the same probability. For a context that the training part does not have, P(c | h) = P(c | h').
+"""
+
+import csv
+import math
+
+import numpy as np
+
+from stages.common.params import Vectorize
+from stages.text.normalization import validation_start
+from stages.text.vocabulary import encode
+
+LONGEST_N = 12
+Row = dict[str, float]
+
+
+def baseline(text: str, settings: Vectorize) -> list[Row]:
+    """Measure n-gram models on the characters that the validation loss is measured on.
+
+    Args:
+        text: the normalized text.
+        settings: the section `vectorize` of `params.yaml`.
+
+    Returns:
+        For n = 1, 2, ...: `n`, `val_loss` in nats and `val_bits_per_char`. Empty without a validation
+        split, and where the split is shorter than a window and its target.
+    """
+    indices, vocabulary = encode(text)
+    start = validation_start(len(indices), settings.validation)
+    targets = np.arange(start + settings.maxlen, len(indices), settings.validation_step)
+    if start == len(indices) or not len(targets):
+        return []
+    longest = min(LONGEST_N, settings.maxlen + 1)
+    bits = bits_per_char(indices, len(vocabulary), start, targets, longest)
+    return [
+        {"n": n, "val_loss": each * math.log(2), "val_bits_per_char": each} for n, each in enumerate(bits, 1)
+    ]
+
+
+def bits_per_char(
+    indices: np.ndarray, vocab_size: int, start: int, targets: np.ndarray, longest: int
+) -> list[float]:
+    """Compute the mean -log2 P of the characters at `targets`, for n = 1 to `longest`.
+
+    Args:
+        indices: (length,) the text.
+        vocab_size: distinct characters.
+        start: where the validation split begins; what lies before it is counted.
+        targets: positions with at least `longest` - 1 characters of the validation split before them.
+        longest: the largest n.
+
+    Returns:
+        Bits per character for each n.
+    """
+    characters = indices.astype(np.int64)
+    probability = np.full(len(targets), 1 / vocab_size)
+    # of each position: a number for the n - 1 characters before it, equal where they are equal
+    context = np.zeros(len(characters), np.int64)
+    bits = []
+    for n in range(1, longest + 1):
+        _, gram = np.unique(context * vocab_size + characters, return_inverse=True)
+        trained = np.arange(n - 1, start)  # positions whose context lies in the training part too
+        of_context = np.bincount(context[trained], minlength=context.max() + 1)
+        of_gram = np.bincount(gram[trained], minlength=gram.max() + 1)
+        kinds = np.bincount(
+            context[trained][np.unique(gram[trained], return_index=True)[1]], minlength=len(of_context)
+        )
+        seen = of_context[context[targets]]
+        distinct = kinds[context[targets]]
+        probability = np.where(
+            seen > 0,
+            (of_gram[gram[targets]] + distinct * probability) / np.maximum(seen + distinct, 1),
+            probability,
+        )
+        bits.append(float(-np.log2(probability).mean()))
+        # one character more of context: the n before the next position are this position's gram
+        context = np.concatenate([[gram.max() + 1], gram[:-1]])
+    return bits
+
+
+def table_of(rows: list[Row]) -> str:
+    """Write the rows of `baseline` as a tab-separated table; only the header where there are none."""
+    lines = ["n\tval_loss\tval_bits_per_char"]
+    lines += [f"{row['n']}\t{row['val_loss']}\t{row['val_bits_per_char']}" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def best_of(table: str) -> Row | None:
+    """Read the row with the lowest validation loss out of a table of `table_of`; None if it is empty."""
+    rows = [
+        {"n": int(row["n"]), "val_loss": float(row["val_loss"])}
+        for row in csv.DictReader(table.splitlines(), delimiter="\t")
+    ]
+    return min(rows, key=lambda row: row["val_loss"], default=None)

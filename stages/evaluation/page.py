@@ -1,0 +1,80 @@
+"""The report page: one HTML file that needs no network and no server."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stages.common.history import Metrics, best_epoch
+from stages.common.params import Params
+from stages.evaluation.charts import QUALITIES, loss_chart, quality_charts
+
+TEMPLATE = Path(__file__).with_name("report.html.j2")
+SECTIONS = ("vectorize", "model", "train", "sample")
+# the page is the same on any number of cores and workers
+WITHOUT_INFLUENCE = {"train.cores", "train.workers", "train.worker_timeout"}
+
+
+def render(
+    params: Params,
+    samples: Sequence[dict[str, Any]],
+    quality: Sequence[dict[str, str]],
+    history: Sequence[Metrics],
+    corpus: dict[str, Any],
+    ngram: Metrics | None,
+) -> str:
+    """Render the page. Equal arguments give an equal page.
+
+    Args:
+        params: all parameters.
+        samples: rows of `metrics/samples.jsonl`.
+        quality: rows of `metrics/quality.tsv`.
+        history: the metrics of each epoch.
+        corpus: the corpus's name and the numbers of `metrics/windows.json`.
+        ngram: the best n-gram model, None without a validation split.
+
+    Returns:
+        The HTML.
+    """
+    import jinja2
+    import vl_convert
+
+    epochs = [int(epoch) for epoch in dict.fromkeys(sample["epoch"] for sample in samples)]
+    temperatures = list(dict.fromkeys(sample["temperature"] for sample in samples))
+    metrics_of = {(int(row["epoch"]), float(row["temperature"])): row for row in quality}
+    by_temperature = [
+        [
+            {
+                "prompt": sample["prompt"],
+                "text": sample["text"],
+                **{name: float(metrics_of[sample["epoch"], temperature][name]) for name in QUALITIES},
+            }
+            for sample in samples
+            if sample["temperature"] == temperature
+        ]
+        for temperature in temperatures
+    ]
+    parameters = {
+        f"{section}.{name}": value if isinstance(value, str) else json.dumps(value)
+        for section in SECTIONS
+        for name, value in getattr(params, section).model_dump().items()
+    }
+    javascript = vl_convert.javascript_bundle()  # type: ignore[call-arg]
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        charts=[loss_chart(history, ngram), *quality_charts(quality, temperatures)],
+        corpus=corpus,
+        epochs=epochs,
+        best=best_epoch(history),
+        model=params.model,
+        train=params.train,
+        javascript=javascript.replace("</script", r"<\/script"),
+        last=history[-1],
+        history=history,
+        ngram=ngram,
+        names=list(history[0]),
+        parameters=[item for item in parameters.items() if item[0] not in WITHOUT_INFLUENCE],
+        samples=by_temperature,
+        shown={"epochs": epochs, "history": history, "samples": by_temperature},
+        temperatures=temperatures,
+    )

@@ -1,0 +1,1 @@
+"""The model: architectures, export, the fused LSTM step, text generation."""

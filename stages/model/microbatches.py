@@ -1,0 +1,73 @@
+"""Microbatches: a batch in equal parts, computed side by side, with gradients summed in a fixed order.
+
+The parts do not meet before their gradients are summed, and every operation runs on one thread. So they
+run side by side on as many cores as there are, and each bit of the result is the same on any number of
+cores or workers.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import tensorflow as tf
+
+LossAndGradients = tuple[tf.Tensor, list[tf.Tensor]]
+# (x, y, share, key) of one microbatch, share being each window's part of the batch's total weight
+MicrobatchGradients = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], LossAndGradients]
+# (x, y, weight, key) of a batch
+BatchGradients = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], LossAndGradients]
+
+
+class Exchange(Protocol):
+    """How workers that share out the microbatches get each other's gradients.
+
+    Attributes:
+        own: the microbatches of this process.
+    """
+
+    own: range
+
+    def __call__(self, parts: list[LossAndGradients]) -> list[LossAndGradients]:
+        """Return the results of all microbatches, in order, given those of `own`."""
+
+
+@tf.function(jit_compile=True)
+def sum_in_order(*terms):
+    """Sum tensors of equal shape from first to last, in float32 or wider.
+
+    `tf.add_n` is no substitute: its kernel starts with whichever input's buffer is free, so about once in
+    ten thousand steps, under load, it adds in another order. Nor is `+` outside XLA, which TensorFlow's
+    graph optimizer turns into the same kernel.
+    """
+    widest = tf.float64 if terms[0].dtype == tf.float64 else tf.float32
+    total = tf.cast(terms[0], widest)
+    for term in terms[1:]:
+        total += tf.cast(term, widest)
+    return total
+
+
+def over_microbatches(
+    gradients_of: MicrobatchGradients, microbatches: int, exchange: Exchange | None = None
+) -> BatchGradients:
+    """Compute the loss and gradients of a batch as the sum over its microbatches.
+
+    Args:
+        gradients_of: loss and gradients of one microbatch.
+        microbatches: their number, which has to divide the batch.
+        exchange: how to get the results of other workers; None where there are none.
+
+    Returns:
+        A function of x (rows, maxlen) and y (rows,), int32 indices, weight (batch,) float32, 0 for a row
+        that only pads, and key (2,) int32, which random draws follow from. It returns the weighted mean
+        loss and its gradients. `rows` is `batch`, or with an exchange the rows of its own microbatches.
+    """
+
+    def gradients(x, y, weight, key):
+        own = exchange.own if exchange else range(microbatches)
+        shares = tf.split(weight / tf.reduce_sum(weight), microbatches)[own.start : own.stop]
+        keys = [tf.random.experimental.stateless_fold_in(key, n, "philox") for n in own]
+        rows = zip(tf.split(x, len(own)), tf.split(y, len(own)), shares, keys, strict=True)
+        parts = [gradients_of(*part) for part in rows]
+        losses, each = zip(*(exchange(parts) if exchange else parts), strict=True)
+        return sum_in_order(*losses), [sum_in_order(*terms) for terms in zip(*each, strict=True)]
+
+    return gradients

@@ -1,0 +1,92 @@
+"""The streaming sampler: the article's text generation, one character at a time as it comes."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from stages.model.architecture import recurrence
+
+NextLogits = Callable[[Sequence[int]], np.ndarray]
+
+
+def compile_next_logits(model: keras.Sequential) -> NextLogits:
+    """Compile a model to one XLA program that predicts the next character.
+
+    Args:
+        model: a model of `build_model`.
+
+    Returns:
+        A function from 1 to `maxlen` indices, read from a zero state, to (V,) logits.
+    """
+    sizes, advance, logits = recurrence(model)
+    maxlen, vocab_size = model.input_shape[1:]
+
+    @tf.function(
+        jit_compile=True,
+        autograph=False,
+        input_signature=[tf.TensorSpec((maxlen,), tf.int32), tf.TensorSpec((), tf.int32)],
+    )
+    def program(window, start):
+        def step(t, _, states):
+            return t + 1, *advance(tf.one_hot(tf.gather(window, t), vocab_size)[None], states)
+
+        states = [tf.zeros((1, units)) for units in sizes]
+        _, output, _ = tf.while_loop(lambda t, *_: t < maxlen, step, (start, states[-1], states))
+        return logits(output)[0]
+
+    def next_logits(indices: Sequence[int]) -> np.ndarray:
+        start = maxlen - len(indices)
+        return program(np.array([0] * start + list(indices), np.int32), np.int32(start)).numpy()
+
+    return next_logits
+
+
+def continuation(
+    next_logits: NextLogits,
+    window: deque[int],
+    temperature: float,
+    top_k: int | None,
+    draws: np.random.Generator,
+) -> Iterator[int]:
+    """Generate index after index, without end, each from the `maxlen` before it.
+
+    Args:
+        next_logits: as `compile_next_logits` returns.
+        window: the last `maxlen` indices; each new one is added.
+        temperature: the sampling temperature, at least 0.
+        top_k: draw among this many of the likeliest characters; None for all.
+        draws: the random generator.
+
+    Yields:
+        The next index.
+    """
+    while True:
+        index = draw(next_logits(window), temperature, top_k, draws.random())
+        window.append(index)
+        yield index
+
+
+def draw(logits: np.ndarray, temperature: float, top_k: int | None, uniform: float) -> int:
+    """Draw one index from softmax(logits / temperature) among the `top_k` largest.
+
+    Args:
+        logits: (V,).
+        temperature: at least 0; 0 takes the arg max.
+        top_k: how many; None for all. Of equal logits the first ones are among them.
+        uniform: the position in the cumulative distribution, in [0, 1).
+
+    Returns:
+        The index.
+    """
+    below_best = (logits - logits.max()).astype(np.float64)
+    if temperature == 0:
+        return int(logits.argmax())
+    weights = np.exp(below_best / max(temperature, 1e-300))
+    if top_k is not None:
+        weights[np.argsort(-logits, kind="stable")[top_k:]] = 0
+    cumulative = np.cumsum(weights)
+    drawn = np.searchsorted(cumulative, uniform * cumulative[-1], side="right")
+    return int(min(drawn, len(logits) - 1))

@@ -1,0 +1,21 @@
+"""Recipes for experiments: `dvc exp run $(python -m stages.recipe NAME)`; without a name it lists them."""
+
+from stages.common.cli import Parser
+from stages.common.errors import run_stage
+from stages.common.recipes import names, options_of, read_recipe
+
+
+def main() -> None:
+    """Print a recipe as options of `dvc exp run`, or the list of recipes."""
+    parser = Parser(prog="python -m stages.recipe", description=__doc__)
+    parser.add_argument("name", nargs="?", help="of a file in recipes/, without .yaml")
+    name = parser.parse_args().name
+    if name is None:
+        for each in names():
+            print(f"{each}: {read_recipe(each).about}")
+    else:
+        print(" ".join(options_of(read_recipe(name))))
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,1 @@
+"""The text: corpora and their sources, normalization, vocabulary, windows."""

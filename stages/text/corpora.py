@@ -1,0 +1,69 @@
+"""Corpus descriptions: YAML files with the SHA-256 of a corpus and the sources that serve it.
+
+A description is a file of its own, not a part of `params.yaml`. So `download.corpus` is always a path, and
+DVC notices a change of what it names, be it a description or a text file.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from stages.common.schema import SHA256_TAKES, Section, Sha256, parameter, read_checked
+
+FOLDER = Path("corpora")
+
+
+class SourceError(Exception):
+    """A source did not serve the corpus. The text names the source and the reason."""
+
+
+class SourceUnavailable(SourceError):
+    """The source cannot be reached or does not have the corpus."""
+
+
+class HashMismatch(SourceError):
+    """The source served other bytes than the description expects."""
+
+
+class Sdist(Section):
+    """Members of a source distribution on the package index that make up a corpus, joined in order."""
+
+    requirement: str = parameter("NAME==VERSION", pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9.]+$")
+    sha256: Sha256 = parameter(SHA256_TAKES)
+    members: list[str] = parameter("a list of at least one file in the archive", min_length=1)
+
+
+class Corpus(Section):
+    """A corpus by its content, and the sources that serve it."""
+
+    sha256: Sha256 = parameter(SHA256_TAKES)
+    urls: list[Annotated[str, Field(pattern=r"^https?://\S+$")]] = parameter(
+        "a list of http:// or https:// addresses", default=[]
+    )
+    sdist: Sdist | None = parameter("requirement, sha256 and members", default=None)
+
+
+def is_description(path: Path) -> bool:
+    """Tell by the suffix whether a path names a description, and not a text."""
+    return path.suffix in (".yaml", ".yml")
+
+
+def descriptions() -> str:
+    """List the descriptions in `corpora/`, separated by commas; empty where there are none."""
+    return ", ".join(sorted(map(str, FOLDER.glob("*.yaml"))))
+
+
+def read_corpus(path: Path) -> Corpus:
+    """Read and validate a description.
+
+    Args:
+        path: the YAML file.
+
+    Returns:
+        The corpus.
+
+    Raises:
+        StageError: there is no such file, or it has a mistake; the message names the first one.
+    """
+    return read_checked(path, Corpus, f"there are {descriptions() or 'none'}, or the path of a text file")

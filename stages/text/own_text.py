@@ -1,0 +1,79 @@
+"""A text file of the user's own: unpacked, decoded, checked."""
+
+import codecs
+import gzip
+import zlib
+from pathlib import Path
+
+from stages.common.errors import StageError
+from stages.common.files import sha256_of
+from stages.common.params import Download
+from stages.text.corpora import descriptions
+
+GZIP = b"\x1f\x8b"
+
+
+def read_own_text(path: Path, settings: Download) -> bytes:
+    """Read the user's own text, unpacked where it is a gzip file.
+
+    Args:
+        path: the file.
+        settings: encoding, hash and size limit.
+
+    Returns:
+        The text in UTF-8.
+
+    Raises:
+        StageError: the file is missing, larger than `download.max_bytes` (packed or unpacked), has another
+            hash than `download.sha256`, is cut short, or is not text in `download.encoding`.
+    """
+    if not path.is_file():
+        raise StageError(
+            f"download.corpus: got {str(path)!r}; takes {descriptions() or 'a description'} or the path "
+            "of a text file, and there is no such file"
+        )
+    if settings.sha256 and (got := sha256_of(path)) != settings.sha256:
+        raise StageError(f"{path} has sha256 {got}; download.sha256 expects {settings.sha256}")
+    with open(path, "rb") as file:
+        packed = file.read(len(GZIP)) == GZIP
+    try:
+        with gzip.open(path) if packed else open(path, "rb") as file:
+            content = file.read(settings.max_bytes + 1)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise StageError(f"{path} is not a complete gzip file: {error}") from None
+    if len(content) > settings.max_bytes:
+        raise StageError(
+            f"{path} has more than {settings.max_bytes:,} bytes{' unpacked' if packed else ''}; "
+            "download.max_bytes takes no more"
+        )
+    if codecs.lookup(settings.encoding).name == "utf-8":
+        return content
+    try:
+        return content.decode(settings.encoding).encode()
+    except UnicodeError as error:
+        raise StageError(f"{path} is not text in download.encoding {settings.encoding}: {error}") from None
+
+
+def count_characters(content: bytes, name: str) -> int:
+    """Count the characters of a UTF-8 text.
+
+    Args:
+        content: the text's bytes.
+        name: the corpus's name, for the error message.
+
+    Returns:
+        The number of characters.
+
+    Raises:
+        StageError: the text is empty or not UTF-8.
+    """
+    try:
+        characters = len(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise StageError(
+            f"corpus {name} is not UTF-8 text: byte {error.start} is 0x{content[error.start]:02x}; "
+            "name its encoding in download.encoding (latin-1, say)"
+        ) from None
+    if not characters:
+        raise StageError(f"corpus {name} is empty; it takes a text longer than one window")
+    return characters

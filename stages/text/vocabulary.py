@@ -1,0 +1,62 @@
+"""The vocabulary: the sorted distinct characters of a text, and the text as indices into it."""
+
+import numpy as np
+
+from stages.common.errors import StageError
+
+
+def encode(text: str) -> tuple[np.ndarray, str]:
+    """Encode a text as indices into its own vocabulary.
+
+    The article's `sorted(list(set(text)))` and `char_indices`.
+
+    Args:
+        text: any text.
+
+    Returns:
+        (len(text),) indices in the smallest unsigned type that fits, and the vocabulary, one character
+        per index.
+    """
+    codes = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
+    occurs = np.zeros(0x110000, dtype=bool)
+    occurs[codes] = True
+    vocabulary = np.flatnonzero(occurs)
+    smallest = np.min_scalar_type(max(len(vocabulary) - 1, 0))
+    index_of = np.zeros(0x110000, dtype=smallest)
+    index_of[vocabulary] = np.arange(len(vocabulary), dtype=smallest)
+    return index_of[codes], "".join(map(chr, vocabulary))
+
+
+def decode(indices: np.ndarray, vocabulary: str) -> str:
+    """Decode (length,) indices into the characters of the vocabulary."""
+    return "".join(vocabulary[index] for index in indices)
+
+
+def encode_prompt(prompt: str, vocabulary: str, maxlen: int, name: str = "sample.prompt") -> np.ndarray:
+    """Encode the last `maxlen` characters of a prompt.
+
+    Args:
+        prompt: the text that generation starts from.
+        vocabulary: the model's vocabulary.
+        maxlen: characters that the model reads.
+        name: what error messages call the prompt.
+
+    Returns:
+        (P,) int32 indices, 1 <= P <= maxlen.
+
+    Raises:
+        StageError: the prompt is empty or has a character outside the vocabulary; the message names the
+            first one.
+    """
+    if not prompt:
+        raise StageError(f"{name}: got an empty text; takes at least one character")
+    index_of = {character: index for index, character in enumerate(vocabulary)}
+    for position, character in enumerate(prompt):
+        if character not in index_of:
+            other_case = character.swapcase()
+            hint = f" (there is {other_case!r})" if other_case in index_of else ""
+            raise StageError(
+                f"{name}: character {character!r} at position {position} is not in the vocabulary"
+                f"{hint}; takes only {vocabulary!r}"
+            )
+    return np.array([index_of[character] for character in prompt[-maxlen:]], dtype=np.int32)

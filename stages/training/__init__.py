@@ -1,0 +1,1 @@
+"""Training: the trainer and its steps, learning-rate schedules, checkpoints, fingerprint, device."""

@@ -1,0 +1,137 @@
+"""The fingerprint of a training run: everything that a weight depends on, and nothing else.
+
+Of the code, that is the meaning of the numeric modules: their syntax trees without comments, docstrings,
+formatting, file names and the texts of errors. So a reworded comment or a moved file costs no training run,
+and a changed formula, constant or call never reuses an old checkpoint.
+"""
+
+import ast
+import hashlib
+import json
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from stages.common.params import Params
+
+ROOT = Path(__file__).parents[2]
+# numeric code is what these modules import, directly or through others, and they themselves
+ENTRIES = (
+    "stages/text/windows_file.py",
+    "stages/training/checkpoints.py",
+    "stages/training/device.py",
+    "stages/training/trainer.py",
+)
+# cannot change a weight once the windows' hash and the parameters are in the fingerprint
+WITHOUT_INFLUENCE = {
+    "stages/common/errors.py",
+    "stages/common/files.py",
+    "stages/common/history.py",
+    "stages/common/params.py",
+    "stages/common/paths.py",
+    "stages/common/schema.py",
+    "stages/model/export.py",
+    "stages/model/generator.py",
+    "stages/text/normalization.py",
+    "stages/text/vocabulary.py",
+    "stages/text/windows.py",
+}
+PARAMETERS_WITHOUT_INFLUENCE = {
+    *("epochs", "device", "cores", "workers", "worker_timeout", "keep", "patience", "preview"),
+}
+
+
+def fingerprint_inputs(params: Params, device: str, windows_sha256: str) -> dict[str, Any]:
+    """Collect everything that the weights depend on.
+
+    The number of epochs is not part of it, so a run can be extended; nor are cores and workers, nor the
+    parameters of a schedule where there is none.
+
+    Args:
+        params: all parameters.
+        device: cpu or gpu.
+        windows_sha256: SHA-256 of `data/windows.npz`.
+
+    Returns:
+        A tree for JSON.
+    """
+    of_schedule = {"decay", "decay_epochs"} if params.train.schedule == "constant" else set()
+    return {
+        "windows": windows_sha256,
+        "model": params.model.model_dump(),
+        "train": params.train.model_dump(exclude=PARAMETERS_WITHOUT_INFLUENCE | of_schedule),
+        "device": device,
+        "machine": platform.machine(),
+        "versions": {"tensorflow": tf.__version__, "keras": keras.__version__, "numpy": np.__version__},
+        "code": code_digests(),
+    }
+
+
+def fingerprint(inputs: dict[str, Any]) -> str:
+    """Hash fingerprint inputs, without the names of modules, so that a file can move."""
+    without_names = inputs | {"code": sorted(inputs["code"].values())}
+    return hashlib.sha256(json.dumps(without_names, sort_keys=True).encode()).hexdigest()
+
+
+def code_digests(root: Path = ROOT) -> dict[str, str]:
+    """Hash the meaning of each numeric module.
+
+    Args:
+        root: the project's root.
+
+    Returns:
+        SHA-256 of the module's syntax tree, by the module's dotted name.
+    """
+    trees: dict[str, ast.Module] = {}
+    pending = list(ENTRIES)
+    while pending:
+        name = pending.pop()
+        if name not in trees and name not in WITHOUT_INFLUENCE:
+            trees[name] = ast.parse((root / name).read_bytes())
+            pending += _imported(trees[name], root)
+    return {
+        name.removesuffix(".py").replace("/", "."): hashlib.sha256(_meaning(tree).encode()).hexdigest()
+        for name, tree in sorted(trees.items())
+    }
+
+
+def _imported(tree: ast.Module, root: Path) -> Iterator[str]:
+    """Yield the project's modules that a syntax tree imports, as paths relative to the root."""
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}", *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for name in names:
+            path = f"{name.replace('.', '/')}.py"
+            if name.startswith("stages.") and (root / path).is_file():
+                yield path
+
+
+def _meaning(node: Any) -> str:
+    """Write a syntax tree as text, without what cannot change a number.
+
+    Left out are positions, docstrings, the arguments of `raise`, and where in this project a name is
+    imported from. Empty fields are left out too, since each version of Python adds some.
+    """
+    if isinstance(node, list):
+        return "[" + ",".join(map(_meaning, node)) + "]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    if isinstance(node, ast.Raise):
+        return "Raise"
+    fields = dict(ast.iter_fields(node))
+    if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("stages."):
+        fields.pop("module")
+    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        first = node.body[0] if node.body else None
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+            fields["body"] = node.body[1:]
+    written = (f"{name}={_meaning(value)}" for name, value in fields.items() if value not in (None, []))
+    return f"{type(node).__name__}({','.join(written)})"

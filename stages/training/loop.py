@@ -1,0 +1,122 @@
+"""The training loop of the coordinator: epochs from the store, the rest computed, the kept epoch saved."""
+
+import base64
+import time
+
+from stages.common.errors import StageError
+from stages.common.files import (
+    remove_leftovers,
+    sha256_of,
+    write_bytes_atomically,
+    write_json_atomically,
+)
+from stages.common.history import Metrics, best_epoch, summary_of, table_of
+from stages.common.params import Params
+from stages.common.paths import CHECKPOINTS_DIR, LOSSES_FILE, MODEL_FILE, TRAIN_METRICS, WINDOWS_FILE
+from stages.distributed.cluster import Cluster
+from stages.distributed.coordinator import Coordinator
+from stages.distributed.strategy import Distribution, distribute
+from stages.text.windows import Windows
+from stages.training.checkpoints import to_bytes
+from stages.training.device import set_up_tensorflow, usable_cores
+from stages.training.fingerprint import fingerprint, fingerprint_inputs
+from stages.training.store import CheckpointStore, open_store
+from stages.training.trainer import Trainer
+
+
+def train(params: Params, windows: Windows, cluster: Cluster | None) -> None:
+    """Train for `train.epochs` epochs and write checkpoints, metrics and the final model.
+
+    Epochs that were computed before are taken from the store; only the missing ones are computed.
+
+    Args:
+        params: all parameters.
+        windows: what to train on.
+        cluster: the processes that train together; None for this one alone.
+
+    Raises:
+        StageError: there are more workers than microbatches, or the device or precision is not available.
+    """
+    workers, cores = cluster.size if cluster else 1, params.train.cores
+    if cluster and cluster.local:
+        cores = max(1, (cores or usable_cores()) // workers)
+    device = set_up_tensorflow(params.train.device, cores)
+    if device == "cpu" and workers > params.train.microbatches:
+        name = "train.workers" if params.train.workers > 1 else "TF_CONFIG"
+        raise StageError(
+            f"{name}: got {workers} workers; takes at most {params.train.microbatches} "
+            "(train.microbatches, which they share out)"
+        )
+    inputs = fingerprint_inputs(params, device, sha256_of(WINDOWS_FILE))
+    store = open_store(fingerprint(inputs))
+    epochs = params.train.epochs
+    done = store.valid_epochs(epochs)
+    last = store.read(len(done) - 1) if done else None
+    with Coordinator(cluster, params.train.worker_timeout, needed=len(done) < epochs) as coordinator:
+        distribution = Distribution()
+        if len(done) < epochs:
+            job = {"params": params.model_dump(), "device": device, "cores": cores}
+            coordinator.rendezvous(job, inputs)
+            if cluster:
+                state = base64.b64encode(to_bytes(last) if last else b"").decode()
+                coordinator.broadcast(checkpoint=state)
+            coordinator.monitor.progress = lambda: (1, 0)  # connecting counts as a step
+            with coordinator.reporting():
+                distribution = distribute(device, workers, index=0)
+        with coordinator.reporting():
+            trainer = Trainer(params, windows, device, distribution)
+        coordinator.monitor.progress = lambda: (trainer.steps_begun + 1, trainer.steps_done + 1)
+        if last:
+            print(f"{len(done)} of {epochs} epochs were computed before and are taken over", flush=True)
+            trainer.restore(last)
+        for leftover in CHECKPOINTS_DIR.glob("*"):
+            leftover.unlink()
+        remove_leftovers(LOSSES_FILE.parent)
+        history = _run_epochs(params, trainer, store, done, coordinator)
+    kept = kept_epoch(params, history)
+    trainer.restore(store.read(kept))
+    trainer.save(MODEL_FILE)
+
+
+def kept_epoch(params: Params, history: list[Metrics]) -> int:
+    """Choose the epoch whose weights the final model gets, by `train.keep`."""
+    best = best_epoch(history)
+    return best if best is not None and params.train.keep == "best" else len(history) - 1
+
+
+def _run_epochs(
+    params: Params,
+    trainer: Trainer,
+    store: CheckpointStore,
+    done: list[Metrics],
+    coordinator: Coordinator,
+) -> list[Metrics]:
+    """Compute the epochs after those that are done; publish all. Returns the metrics of each."""
+    settings = params.train
+    history: list[Metrics] = []
+    for epoch in range(settings.epochs):
+        if epoch < len(done):
+            metrics = done[epoch]
+        else:
+            coordinator.broadcast(epoch=epoch)
+            started = time.monotonic()
+            with coordinator.reporting():
+                metrics = trainer.epoch(epoch)
+            seconds = time.monotonic() - started
+            store.write(trainer.checkpoint(epoch, store.fingerprint, metrics))
+            values = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+            print(
+                f"epoch {epoch} (of 0 to {settings.epochs - 1}): {values}; {seconds:.1f} s, "
+                f"{len(trainer.windows.x) / seconds:,.0f} windows/s\n  {trainer.preview(epoch)}",
+                flush=True,
+            )
+        store.publish(epoch)
+        history.append(metrics)
+        # written each epoch, so that `dvc exp show` and `dvc plots show` follow a run
+        write_bytes_atomically(LOSSES_FILE, table_of(history).encode())
+        write_json_atomically(TRAIN_METRICS, summary_of(history, kept_epoch(params, history)))
+        best = best_epoch(history)
+        if best is not None and settings.patience and epoch - best >= settings.patience:
+            print(f"stopped: no lower val_loss in {epoch - best} epochs", flush=True)
+            break
+    return history

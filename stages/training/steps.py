@@ -1,0 +1,142 @@
+"""Training and validation steps: gradients through Keras and autodiff, and the compiled step around them."""
+
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from stages.model.microbatches import (
+    BatchGradients,
+    Exchange,
+    LossAndGradients,
+    MicrobatchGradients,
+    over_microbatches,
+    sum_in_order,
+)
+
+# (x, y, weight, key) -> mean loss
+TrainStep = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+# (x, y, weight) -> sum of losses
+ValidationStep = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+def keras_gradients(
+    model: keras.Sequential, microbatches: int = 1, exchange: Exchange | None = None
+) -> BatchGradients:
+    """Build the function that computes a batch's loss and gradients through Keras, for any model.
+
+    Args:
+        model: a model of `build_model`.
+        microbatches: as for `over_microbatches`.
+        exchange: as for `over_microbatches`.
+
+    Returns:
+        A function as `over_microbatches` returns.
+    """
+    return over_microbatches(keras_microbatch(model), microbatches, exchange)
+
+
+def keras_microbatch(model: keras.Sequential) -> MicrobatchGradients:
+    """Build the function that computes one microbatch through Keras's layers, on a GPU cuDNN's LSTM.
+
+    A model with `return_sequences` predicts the character after each position; its loss is the mean over
+    positions. Dropout draws from the key, so that what a step leaves out follows from the step's number and
+    not from the steps before.
+
+    Autodiff adds with `tf.add_n` (see `sum_in_order`), here never more than two numbers that are not 0,
+    and these give the same sum in either order.
+
+    Args:
+        model: a model of `build_model`.
+
+    Returns:
+        A function of x (n, maxlen) and y (n,), int32 indices, share (n,) and key (2,) int32. It returns
+        the microbatch's part of the loss and of the gradients.
+    """
+    size = model.output_shape[-1]
+
+    def gradients_of(x, y, share, key) -> LossAndGradients:
+        with tf.GradientTape() as tape:
+            outputs = tf.one_hot(x, size)
+            for number, layer in enumerate(model.layers):
+                if isinstance(layer, keras.layers.Dropout):
+                    seed = tf.random.experimental.stateless_fold_in(key, number, "philox")
+                    outputs = tf.nn.experimental.stateless_dropout(outputs, layer.rate, seed, "philox")
+                else:
+                    outputs = layer(outputs)
+            if outputs.shape.rank == 3:
+                targets = tf.one_hot(tf.concat([x[:, 1:], y[:, None]], axis=1), size)
+                losses = keras.losses.categorical_crossentropy(targets, outputs)
+                losses = tf.reduce_mean(losses, axis=1)
+            else:
+                losses = keras.losses.categorical_crossentropy(tf.one_hot(y, size), outputs)
+            loss = tf.reduce_sum(losses * share)
+        return loss, tape.gradient(loss, model.trainable_variables)
+
+    return gradients_of
+
+
+def train_step(
+    gradients: BatchGradients, model: keras.Model, batch: int, rows: int | None = None
+) -> TrainStep:
+    """Compile gradients and the optimizer's update into one step.
+
+    Args:
+        gradients: loss and gradients of a batch.
+        model: the compiled model.
+        batch: rows of a batch on all workers together.
+        rows: rows of x and y in this process, if they are not the whole batch.
+
+    Returns:
+        A function of x (rows, maxlen) and y (rows,), int32 indices, weight (batch,) float32 and key (2,)
+        int32 that updates the weights and returns the weighted mean loss.
+    """
+    x, y, _ = _signature(rows or batch, model.input_shape[1])
+    signature = [x, y, tf.TensorSpec((batch,), tf.float32), tf.TensorSpec((2,), tf.int32)]
+
+    def step(x, y, weight, key):
+        loss, grads = gradients(x, y, weight, key)
+        model.optimizer.apply(grads, model.trainable_variables)
+        return loss
+
+    return tf.function(step, autograph=False, input_signature=signature)
+
+
+def validation_step(model: keras.Model, batch: int, microbatches: int = 1) -> ValidationStep:
+    """Compile the sum of the losses of a batch.
+
+    It is the loss of the character after each window, also where the model predicts at every position.
+
+    Args:
+        model: the model.
+        batch: rows of a batch.
+        microbatches: their number, which has to divide the batch.
+
+    Returns:
+        A function of x (batch, maxlen) and y (batch,), int32 indices, and weight (batch,) float32 that
+        returns the weighted sum of losses.
+    """
+    maxlen, size = model.input_shape[1:]
+
+    def sum_of_microbatch(x, y, weight):
+        probabilities = model(tf.one_hot(x, size), training=False)
+        if probabilities.shape.rank == 3:
+            probabilities = probabilities[:, -1]
+        return tf.reduce_sum(
+            keras.losses.categorical_crossentropy(tf.one_hot(y, size), probabilities) * weight
+        )
+
+    def losses(*arrays):
+        parts = zip(*(tf.split(array, microbatches) for array in arrays), strict=True)
+        return sum_in_order(*(sum_of_microbatch(*part) for part in parts))
+
+    return tf.function(losses, autograph=False, input_signature=_signature(batch, maxlen))
+
+
+def _signature(batch: int, maxlen: int) -> list[tf.TensorSpec]:
+    """List the types of (x, y, weight)."""
+    return [
+        tf.TensorSpec((batch, maxlen), tf.int32),
+        tf.TensorSpec((batch,), tf.int32),
+        tf.TensorSpec((batch,), tf.float32),
+    ]

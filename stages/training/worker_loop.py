@@ -1,0 +1,67 @@
+"""The training loop of a worker: it computes its share of every batch, as the coordinator says."""
+
+import base64
+import dataclasses
+import os
+import sys
+from typing import Any
+
+from stages.common.files import sha256_of
+from stages.common.params import Params
+from stages.common.paths import WINDOWS_FILE
+from stages.distributed.cluster import Cluster, listen
+from stages.distributed.connection import Connection
+from stages.distributed.heartbeat import HeartbeatMonitor, reported_by
+from stages.distributed.strategy import distribute
+from stages.text.windows_file import load_windows
+from stages.training.checkpoints import from_bytes
+from stages.training.device import set_up_tensorflow
+from stages.training.fingerprint import fingerprint_inputs
+from stages.training.trainer import Trainer
+
+
+def work(job: dict[str, Any], cluster: Cluster, connection: Connection, monitor: HeartbeatMonitor) -> None:
+    """Take part in one training run; ends the process.
+
+    Args:
+        job: parameters, device, cores and time-out from the coordinator.
+        cluster: the processes that train together.
+        connection: to the coordinator.
+        monitor: detects failures of the coordinator.
+
+    Raises:
+        StageError: this worker's port is in use, or its windows are missing.
+    """
+    if not cluster.local:
+        listen(cluster.addresses[cluster.index]).close()  # raises where TensorFlow would fail later
+    params = Params.model_validate(job["params"])
+    windows = load_windows()
+    device = set_up_tensorflow(job["device"], job["cores"])
+    connection.send(inputs=fingerprint_inputs(params, device, sha256_of(WINDOWS_FILE)))
+    start = receive(connection, monitor)
+    monitor.progress = lambda: (1, 0)  # connecting counts as a step
+    with reported_by(monitor):
+        trainer = Trainer(
+            params.model_copy(update={"train": params.train.model_copy(update={"preview": 0})}),
+            # the coordinator alone computes the validation loss
+            dataclasses.replace(windows, x_val=windows.x_val[:0], y_val=windows.y_val[:0]),
+            device,
+            distribute(device, cluster.size, cluster.index),
+        )
+        if state := base64.b64decode(start["checkpoint"]):
+            trainer.restore(from_bytes(state))
+        monitor.progress = lambda: (trainer.steps_begun + 1, trainer.steps_done + 1)
+        while "epoch" in (message := receive(connection, monitor)):
+            print(f"{cluster.name(cluster.index)}: epoch {message['epoch']}", flush=True)
+            trainer.epoch(message["epoch"])
+    monitor.stop()
+    sys.stdout.flush()
+    os._exit(0)  # a normal exit would make TensorFlow wait for the other processes
+
+
+def receive(connection: Connection, monitor: HeartbeatMonitor) -> dict[str, Any]:
+    """Receive the coordinator's next message; where it has failed, the monitor ends this process."""
+    message = connection.receive()
+    if message is None:
+        monitor.join()
+    return message or {}

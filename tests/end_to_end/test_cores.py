@@ -1,0 +1,56 @@
+"""The same bytes on one core and on all."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.support import ROOT
+
+PINNED = """
+import hashlib, json, os, sys
+os.sched_setaffinity(0, set(list(os.sched_getaffinity(0))[: int(sys.argv[1])]))
+from stages.training.device import set_up_tensorflow, usable_cores
+set_up_tensorflow("cpu")
+from stages.common.params import read_params
+from stages.training.trainer import Trainer
+from stages.text.windows import make_windows
+from tests.support import make_text
+read = read_params()
+results = [usable_cores()]
+other = {"layers": 2, "units": 32, "dropout": 0.3, "embedding": 16}
+all_targets = {"targets": "all", "batch_size": 128}
+for characters, model, train in (
+    (10000, {}, {}),
+    (10000, {}, {"precision": "mixed_bfloat16"}),
+    *((2000, other | {"cell": cell}, all_targets) for cell in ("lstm", "gru", "rnn")),
+):
+    update = {"model": read.model.model_copy(update=model), "train": read.train.model_copy(update=train)}
+    params = read.model_copy(update=update)
+    trainer = Trainer(params, make_windows(make_text(characters), params.vectorize), "cpu")
+    metrics = trainer.epoch(0)
+    weights = b"".join(w.tobytes() for w in trainer.model.get_weights())
+    results += [metrics["loss"], hashlib.sha256(weights).hexdigest()]
+print(json.dumps(results))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores cannot be pinned here")
+def test_the_number_of_cores_does_not_change_a_byte():
+    def run(cores):
+        done = subprocess.run(
+            [sys.executable, "-c", PINNED, str(cores)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return json.loads(done.stdout)
+
+    available = len(os.sched_getaffinity(0))
+    one, many = run(1), run(available)
+    assert (one[0], many[0]) == (1, available)
+    assert one[1:] == many[1:]
+    assert len(set(one[2::2])) == 5

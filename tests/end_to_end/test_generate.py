@@ -1,0 +1,147 @@
+"""Generation by hand, as a user runs it, against Keras's `predict` and against closed forms."""
+
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from stages.model.streaming import draw
+
+
+def generate(project, *arguments, code=0, stdin=""):
+    """Run it in a project; returns standard output and standard error."""
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.generate", *arguments],
+        cwd=project.root,
+        env=project.environment,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == code, done.stderr
+    return done.stdout, done.stderr
+
+
+def test_the_likeliest_text_is_that_of_predict(finished):
+    """One window of the last characters at a time, through the saved model, in this test's own loop."""
+    model = keras.models.load_model(finished.root / "models/model.keras")
+    maxlen, size = model.input_shape[1:]
+    any_length = keras.Sequential(
+        [keras.Input((None, size)), keras.layers.LSTM(16), keras.layers.Dense(size, "softmax")]
+    )
+    any_length.set_weights(model.get_weights())
+    corpus = (finished.root / "book.txt").read_text().lower().replace("\n", " ")
+    vocabulary = sorted(set(corpus))
+    text = "di Ra\nme".lower().replace("\n", " ")
+    assert len(text) < maxlen
+    for _ in range(20):
+        window = np.eye(size)[[vocabulary.index(character) for character in text[-maxlen:]]]
+        text += vocabulary[any_length.predict(window[None], verbose=0)[0].argmax()]
+    (finished.root / "prompt.txt").write_text("di Ra\nme\n")
+    options = ["--temperature", "0", "--length", "20"]
+    assert generate(finished, "--prompt", "di Ra\nme", *options) == (text[8:] + "\n", "")
+    assert generate(finished, "--prompt-file", "prompt.txt", *options) == (text[8:] + "\n", "")
+    assert generate(finished, "--prompt", "-", *options, stdin="di Ra\nme\n") == (text[8:] + "\n", "")
+
+
+def test_an_epochs_text_is_the_one_that_the_sample_stage_wrote(finished):
+    samples = [json.loads(line) for line in finished.read("metrics/samples.jsonl").splitlines()]
+    (expected,) = (s["text"] for s in samples if (s["epoch"], s["temperature"]) == (0, 0.0))
+    options = ["--temperature", "0", "--length", "20"]
+    assert generate(finished, "--epoch", "0", *options)[0] == expected + "\n"
+
+
+def test_the_same_seed_gives_the_same_texts(finished):
+    def texts(seed):
+        options = ["--temperature", "1", "--length", "30", "--count", "3", "--seed", seed]
+        return generate(finished, *options)[0].splitlines()
+
+    first, again, other = texts("1"), texts("1"), texts("2")
+    assert first == again
+    assert [len(text) for text in first] == [30, 30, 30]
+    assert len({*first, *other}) == 6
+
+
+def test_it_asks_again_and_goes_on(finished):
+    options = ["--interactive", "--temperature", "0", "--length", "10"]
+    output, complaint = generate(finished, *options, stdin="di ra\n\n€\ndi ra\n")
+    first, second, third = output.removesuffix("> \n").replace("> ", "").splitlines()
+    assert first == third
+    straight = generate(finished, "--prompt", "di ra", "--temperature", "0", "--length", "20")[0]
+    assert first + second + "\n" == straight
+    assert complaint.startswith("error: the prompt: character '€' at position 0 is not in")
+    assert complaint.count("\n") == 1
+
+
+def test_it_streams_and_stops_quietly_when_the_pipe_closes(finished):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stages.generate", "--length", "100000000"],
+        cwd=finished.root,
+        env=finished.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert len(process.stdout.read(50)) == 50  # long before it is done
+    process.stdout.close()
+    process.wait(timeout=60)
+    assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--temperature", "-1"], "argument --temperature: got '-1'; takes a number from 0 to 100"),
+        (["--temperature", "nan"], "argument --temperature: got 'nan'; takes a number from 0 to 100"),
+        (["--length", "0"], "argument --length: got '0'; takes a whole number from 1 to 1,000,000,000"),
+        (["--top-k", "x"], "argument --top-k: got 'x'; takes a whole number from 1 to 1,000,000"),
+        (["--prompt", "a", "--prompt-file", "b"], "argument --prompt-file: not allowed with"),
+        (["--prompt-file", "nowhere.txt"], "nowhere.txt: No such file"),
+        (["--prompt", ""], "the prompt: got an empty text; takes at least one character"),
+        (
+            ["--epoch", "9"],
+            "models/checkpoints/epoch-009.npz is missing; there are epochs 0 to 1; `dvc repro`",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line(finished, arguments, complaint):
+    output, said = generate(finished, *arguments, code=1)
+    assert (output, said.count("\n")) == ("", 1)
+    assert said.startswith(f"error: {complaint}")
+
+
+def test_a_damaged_checkpoint_is_named(small):
+    path = small.root / "models/checkpoints/epoch-000.npz"
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content[:-1])
+    said = generate(small, "--epoch", "0", code=1)[1]
+    assert said.startswith(
+        "error: models/checkpoints/epoch-000.npz cannot be read: its checksum does not match"
+    )
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(("temperature", "top_k"), [(1.0, None), (0.5, 3), (2.0, 1), (1.0, 99)])
+def test_draws_have_the_distribution_of_softmax(temperature, top_k):
+    logits = np.array([0.3, -1.0, 2.0, 0.3, 1.1], np.float32)
+    likeliest = sorted(range(5), key=lambda i: (-logits[i], i))[: top_k or 5]
+    expected = np.zeros(5)
+    expected[likeliest] = np.exp(logits[likeliest].astype(float) / temperature)
+    expected /= expected.sum()
+    uniforms = (np.arange(20_000) + 0.5) / 20_000
+    drawn = np.bincount([draw(logits, temperature, top_k, u) for u in uniforms], minlength=5) / 20_000
+    np.testing.assert_allclose(drawn, expected, atol=2e-4)
+
+
+def test_extreme_draws_stay_within_the_vocabulary():
+    logits = np.array([0.0, 1000.0, -1000.0], np.float32)
+    almost_one = np.nextafter(1, 0)
+    assert [draw(logits, t, None, almost_one) for t in (0, 1e-300, 0.5)] == [1, 1, 1]
+    assert draw(np.zeros(3, np.float32), 1.0, None, almost_one) == 2
+    assert draw(np.zeros(3, np.float32), 1.0, 2, 0.0) == 0

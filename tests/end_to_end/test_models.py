@@ -1,0 +1,54 @@
+"""Every parameter of the model and of training at once, in the pipeline."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from stages.text.windows import make_windows
+from stages.training.trainer import Trainer
+from tests.support import EVERYTHING, make_text
+
+
+def test_every_parameter_at_once_in_the_pipeline(small):
+    """Two GRU layers trained on all targets: the model keeps the article's shapes and texts follow it."""
+    small.set_params(**EVERYTHING, model__cell="gru", train__keep="best", train__epochs=3)
+    small.set_params(train__preview=5, sample__length=15)
+    small.dvc("repro")
+    model = keras.models.load_model(small.root / "models/model.keras")
+    with np.load(small.root / "data/windows.npz") as file:
+        x, y, vocabulary = file["x_val"], file["y_val"], file["vocabulary"]
+    size = len(vocabulary)
+    assert model.input_shape == (None, 9, size)
+    assert model.output_shape == (None, size)
+    assert type(model.optimizer).__name__ == "Adam"
+    metrics = json.loads(small.read("metrics/train/metrics.json"))
+    validation = model.evaluate(np.eye(size)[x], np.eye(size)[y], verbose=0)
+    assert validation == pytest.approx(metrics["val_loss"], abs=1e-4)
+
+    lines = [json.loads(line) for line in small.read("metrics/samples.jsonl").splitlines()]
+    best = [s for s in lines if (s["epoch"], s["temperature"]) == (metrics["best_epoch"], 0.0)]
+    text = best[0]["prompt"]
+    for _ in range(15):
+        window = np.eye(size)[[list(vocabulary).index(character) for character in text[-9:]]]
+        text += vocabulary[model.predict(window[None], verbose=0)[0].argmax()]
+    assert best[0]["text"] == text[9:]
+    command = ["python", "-m", "stages.generate", "--temperature", "0", "--length", "15"]
+    assert small.run(*command).stdout == text[9:] + "\n"
+    assert small.run(*command, "--epoch", str(metrics["best_epoch"])).stdout == text[9:] + "\n"
+
+
+@pytest.mark.parametrize("kind", ["the article's", "lstm", "gru", "rnn"])
+def test_a_restored_state_goes_on_to_the_same_bytes(params, kind):
+    article = {"vectorize__maxlen": 9, "model__units": 16, "train__batch_size": 64, "train__preview": 0}
+    settings = params(**article if kind == "the article's" else EVERYTHING | {"model__cell": kind})
+    windows = make_windows(make_text(1500), settings.vectorize)
+    straight = Trainer(settings, windows, "cpu")
+    straight.epoch(0)
+    kept = straight.checkpoint(0, "", {})
+    resumed = Trainer(settings, windows, "cpu")
+    resumed.restore(kept)
+    assert straight.epoch(1) == resumed.epoch(1)
+    for ours, theirs in zip(straight.model.get_weights(), resumed.model.get_weights(), strict=True):
+        assert ours.tobytes() == theirs.tobytes()

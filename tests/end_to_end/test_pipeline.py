@@ -1,0 +1,327 @@
+"""The pipeline as people use it: real `dvc repro`, `dvc exp run` and the rest, in real clones."""
+
+import gzip
+import json
+import shutil
+import signal
+import subprocess
+import time
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+import vl_convert
+import yaml
+
+from tests.support import ROOT, SMALL, Project, changed_params, copy_of_the_project, outputs
+
+
+@pytest.mark.parametrize("stage", ["download", "vectorize", "quality", "baseline", "report"])
+def test_light_stages_do_not_import_tensorflow(finished, stage):
+    code = f"import sys, stages.{stage} as s; s.main(); sys.exit('tensorflow' in sys.modules)"
+    finished.run("python", "-c", code)
+
+
+def ran(done: subprocess.CompletedProcess) -> list[str]:
+    """The stages that DVC ran."""
+    return [line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage")]
+
+
+def samples(project: Project) -> list[dict]:
+    return [json.loads(line) for line in project.read("metrics/samples.jsonl").splitlines()]
+
+
+def test_every_output_is_there(finished):
+    files = outputs(finished.root)
+    assert set(files) == {
+        "data/corpus.txt",
+        "data/windows.npz",
+        "models/checkpoints/epoch-000.npz",
+        "models/checkpoints/epoch-001.npz",
+        "models/model.keras",
+        "metrics/corpus.json",
+        "metrics/windows.json",
+        "metrics/train/metrics.json",
+        "metrics/train/losses.tsv",
+        "metrics/samples.jsonl",
+        "metrics/samples/epoch-000.txt",
+        "metrics/samples/epoch-001.txt",
+        "metrics/quality.tsv",
+        "metrics/baseline.tsv",
+        "metrics/report.html",
+    }
+    text = (finished.root / "book.txt").read_text()
+    assert files["data/corpus.txt"].decode() == text
+    found = samples(finished)
+    assert [(s["epoch"], s["temperature"]) for s in found] == [(e, t) for e in (0, 1) for t in (0, 0.5, 1)]
+    assert {s["prompt"] for s in found} == {text[:12].lower().replace("\n", " ")}
+    assert {len(s["text"]) for s in found} == {20}
+    page = files["metrics/samples/epoch-001.txt"].decode()
+    assert page.startswith("epoch: 1\nloss: ")
+    for sample in found[3:]:
+        assert f"temperature: {sample['temperature']}\nGenerating with seed: {sample['prompt']}\n" in page
+        assert f"GENERATED:{sample['text']}\n" in page
+
+
+def test_the_model_is_the_last_checkpoint_and_stock_keras_opens_it(finished):
+    model = keras.models.load_model(finished.root / "models/model.keras")
+    vocabulary = len(set((finished.root / "book.txt").read_text().lower().replace("\n", " ")))
+    assert model.input_shape == (None, 12, vocabulary)
+    assert model.output_shape == (None, vocabulary)
+    with np.load(finished.root / "models/checkpoints/epoch-001.npz") as last:
+        for position, weight in enumerate(model.get_weights()):
+            np.testing.assert_array_equal(weight, last[f"weights_{position:03d}"])
+        assert int(model.optimizer.iterations) == int(last["optimizer_000"]) > 0
+    with zipfile.ZipFile(finished.root / "models/model.keras") as archive:
+        assert {member.date_time[0] for member in archive.infolist()} == {1980}
+
+
+def test_nothing_runs_twice(small):
+    assert ran(small.dvc("repro")) == []
+    assert small.dvc("status").stdout.strip() == "Data and pipelines are up to date."
+    first = outputs(small.root)
+
+    small.set_params(sample__temperatures=[0.0, 2.0])
+    assert ran(small.dvc("repro")) == ["sample", "quality", "report"]
+    small.set_params(train__learning_rate=0.005)
+    done = small.dvc("repro")
+    assert ran(done) == ["train", "sample", "quality", "report"]
+    assert outputs(small.root)["models/model.keras"] != first["models/model.keras"]
+
+    small.set_params(train__learning_rate=0.01, sample__temperatures=SMALL["sample__temperatures"])
+    done = small.dvc("repro")
+    assert ran(done) == []
+    assert done.stdout.count("is cached - skipping run") == 4
+    assert outputs(small.root) == first
+
+
+def test_one_hot_layout_gives_the_same_model(small):
+    first = outputs(small.root)
+    small.set_params(vectorize__one_hot=True)
+    assert ran(small.dvc("repro")) == ["vectorize", "baseline", "train", "sample", "report"]
+    second = outputs(small.root)
+    with np.load(small.root / "data/windows.npz") as file:
+        assert (file["x"].dtype, file["x"].ndim, file["y"].ndim) == (bool, 3, 2)
+    assert len(second["data/windows.npz"]) > 5 * len(first["data/windows.npz"])
+    for name in ("models/model.keras", "metrics/samples.jsonl", "metrics/train/metrics.json"):
+        assert first[name] == second[name]
+
+
+def test_experiments_metrics_and_plots(small):
+    small.dvc("exp", "run", "-S", "train.epochs=3", "-S", "vectorize.validation=0.2", "--name", "longer")
+    shown = json.loads(small.dvc("metrics", "show", "--json").stdout)
+    metrics = shown[""]["data"]
+    assert metrics.keys() == {"metrics/corpus.json", "metrics/train/metrics.json"}
+    assert metrics["metrics/corpus.json"]["data"] == {"corpus": "book.txt"}
+    train = metrics["metrics/train/metrics.json"]["data"]
+    assert train.keys() == {"loss", "bits_per_char", "val_loss", "best_epoch"}
+    assert train["bits_per_char"] == pytest.approx(train["loss"] / np.log(2))
+    assert 0 < train["val_loss"] < 10
+    header = small.dvc("metrics", "show").stdout.splitlines()[0]
+    assert header.split() == ["Path", "best_epoch", "bits_per_char", "corpus", "loss", "val_loss"]
+    assert len(header) < 100
+    assert len(samples(small)) == 9
+
+    small.dvc("exp", "show", "--only-changed", "--csv")
+    small.dvc(
+        "exp", "run", "-S", "train.learning_rate=0.03", "-S", "vectorize.validation=0", "--name", "fast"
+    )
+    small.dvc("plots", "diff", "longer", "fast", "-o", "plots")
+    assert "mean cross-entropy, nats" in (small.root / "plots/index.html").read_text()
+    done = small.dvc("plots", "diff", "longer", "fast", "--json")
+    assert done.stderr == ""
+    drawn = {name: plot["content"] for name, (plot,) in json.loads(done.stdout)["data"].items()}
+    loss, words = "metrics/train/losses.tsv", "metrics/quality.tsv"
+    baseline = drawn.pop("metrics/baseline.tsv")
+    assert {(row["rev"], row["n"]) for row in baseline["data"]["values"]} == {
+        ("longer", str(n)) for n in range(1, 13)
+    }
+    assert drawn.keys() == {loss, words, "bits_per_char", "novelty_8", "longest_copy", "distinct_3"}
+    parts = {("longer", "training"), ("longer", "validation"), ("fast", "training")}
+    temperatures = {(rev, t) for rev in ("longer", "fast") for t in ("0.0", "0.5", "1.0")}
+    for name, plot in drawn.items():
+        split = "part" if name in (loss, "bits_per_char") else "temperature"
+        lines = {(row["rev"], row[split]) for row in plot["data"]["values"]}
+        assert lines == (parts if split == "part" else temperatures)
+        encoding = plot["encoding"]
+        assert {encoding["color"]["field"], encoding["strokeDash"]["field"]} == {split, "rev"}
+        assert encoding["x"]["title"] == "epoch"
+        assert "<svg" in vl_convert.vegalite_to_svg(plot)
+    assert drawn[loss]["encoding"]["y"]["title"] == "mean cross-entropy, nats"
+    assert drawn[words]["title"]["text"] == "Known words"
+
+
+def test_a_prompt_of_ones_own(small):
+    small.set_params(sample__prompt="ba di lu me no pi ra")
+    assert ran(small.dvc("repro")) == ["sample", "quality", "report"]
+    assert {s["prompt"] for s in samples(small)} == {"ba di lu me no pi ra"}
+    before = outputs(small.root)
+    small.set_params(sample__prompt="ba#")
+    done = small.dvc("repro", code=None)
+    assert done.returncode != 0
+    assert "error: sample.prompt: character '#' at position 2 is not in" in done.stderr
+    assert "Traceback" not in done.stderr
+    small.set_params(sample__prompt="ba di lu me no pi ra")
+    assert ran(small.dvc("repro")) == []
+    assert outputs(small.root) == before  # nothing was lost
+
+
+def test_a_mistake_loses_nothing(small):
+    before = outputs(small.root)
+    small.set_params(train__batch_size=-1)
+    done = small.dvc("repro", code=None)
+    assert done.returncode != 0
+    assert "error: params.yaml: train.batch_size: got -1; takes a whole number" in done.stderr
+    assert "Traceback" not in done.stderr
+    small.set_params(train__batch_size=SMALL["train__batch_size"])
+    assert ran(small.dvc("repro")) == []
+    assert outputs(small.root) == before
+
+
+@pytest.mark.parametrize(
+    ("stage", "file", "content", "says"),
+    [
+        ("vectorize", "data/corpus.txt", b"short", "the text has 5 characters; a window and its target"),
+        ("vectorize", "data/corpus.txt", b"\xff\xfe", "data/corpus.txt is not UTF-8 text (byte 0)"),
+        ("vectorize", "data/corpus.txt", None, "data/corpus.txt is missing; `dvc repro download`"),
+        ("train", "data/windows.npz", None, "data/windows.npz is missing; `dvc repro vectorize`"),
+        ("train", "data/windows.npz", b"PK", "data/windows.npz is damaged"),
+        ("sample", "data/windows.npz", b"PK", "data/windows.npz is damaged"),
+        (
+            "sample",
+            "models/checkpoints/epoch-000.npz",
+            b"PK",
+            "models/checkpoints/epoch-000.npz: its checksum",
+        ),
+        ("sample", "models/checkpoints", None, "models/checkpoints has no checkpoints; `dvc repro train`"),
+    ],
+)
+def test_what_a_stage_cannot_read_is_named(small, stage, file, content, says):
+    before = outputs(small.root)
+    path = small.root / file
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    done = small.run("python", "-m", f"stages.{stage}", code=1)
+    assert done.stderr.startswith(f"error: {says}")
+    assert done.stderr.count("\n") == 1
+    after = outputs(small.root)
+    assert {name for name in before if before[name] != after.get(name)} <= {
+        name for name in before if name.startswith(file)
+    }
+
+
+def test_a_gpu_that_is_not_there_is_named(small):
+    small.set_params(train__device="gpu")
+    done = small.run("python", "-m", "stages.train", code=1, CUDA_VISIBLE_DEVICES="-1")
+    assert done.stderr.startswith("error: train.device: got 'gpu', but TensorFlow sees no GPU here")
+    assert done.stderr.count("\n") == 1
+
+
+def test_more_and_fewer_epochs_compute_only_what_is_missing(small, tmp_path):
+    def computed(done):
+        return sum(line.startswith("epoch ") for line in done.stdout.splitlines())
+
+    small.set_params(train__epochs=5)
+    assert computed(small.dvc("repro")) == 3
+    five = outputs(small.root)
+    small.set_params(train__epochs=3)
+    assert computed(small.dvc("repro", "train")) == 0
+    assert len(list((small.root / "models/checkpoints").iterdir())) == 3
+
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    copy_of_the_project(fresh)
+    shutil.copy(small.root / "book.txt", fresh)
+    other = Project(fresh, **SMALL | {"train__epochs": 5})
+    other.run("git", "init", "-q")
+    other.run("git", "add", "-A")
+    other.run("git", "commit", "-qm", "start")
+    assert computed(other.dvc("repro")) == 5
+    assert outputs(fresh) == five
+    lock = [yaml.safe_load((fresh / "dvc.lock").read_text())]
+    small.set_params(train__epochs=5)
+    assert computed(small.dvc("repro")) == 0
+    assert outputs(small.root) == five
+    lock.append(yaml.safe_load((small.root / "dvc.lock").read_text()))
+    assert lock[0] == lock[1]
+
+
+def test_a_killed_training_goes_on_after_the_last_whole_epoch(small, tmp_path):
+    small.set_params(train__epochs=400, train__learning_rate=0.002)
+    environment = small.environment
+    stage = subprocess.Popen(
+        ["python", "-m", "stages.train"],
+        cwd=small.root,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    store = small.root / ".dvc/cache/checkpoints"
+    deadline = time.monotonic() + 60
+    while len(list(store.glob("*/epoch-00[4-9].npz"))) < 1 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    stage.send_signal(signal.SIGKILL)
+    stage.communicate()
+    kept = max((len(list(run.glob("epoch-*.npz"))) for run in store.iterdir()), default=0)
+    assert kept >= 5
+    small.set_params(train__epochs=kept + 1)
+    done = small.dvc("repro", "train")
+    assert f"{kept} of {kept + 1} epochs were computed before" in done.stdout
+    resumed = outputs(small.root)
+    shutil.rmtree(store)
+    small.dvc("repro", "--force", "train")
+    assert outputs(small.root) == resumed
+
+
+def test_a_text_in_any_script(small):
+    text = "".join(chr(0x4E00 + i % 300) for i in np.random.default_rng(0).integers(0, 300, 3000))
+    (small.root / "han.txt").write_text(text, encoding="utf-8")
+    small.set_params(download__corpus="han.txt")
+    small.dvc("repro")
+    with np.load(small.root / "data/windows.npz") as file:
+        assert file["x"].dtype == np.uint16
+        assert len(file["vocabulary"]) == len(set(text))
+    assert all(set(sample["text"]) <= set(text) for sample in samples(small))
+
+
+def test_a_text_of_ones_own_that_changes_is_noticed(small, tmp_path):
+    """By a relative and by an absolute path, packed too."""
+    first = outputs(small.root)
+    text = (small.root / "book.txt").read_text()
+    (small.root / "book.txt").write_text(text + "di ra ko\n")
+    assert "book.txt" in small.dvc("status").stdout
+    assert "download" in ran(small.dvc("repro", "vectorize"))
+    assert small.read("data/corpus.txt").decode() == text + "di ra ko\n"
+
+    elsewhere = tmp_path / "elsewhere.gz"
+    elsewhere.write_bytes(gzip.compress(text.encode()))
+    done = small.dvc("exp", "run", "-S", f"download.corpus={elsewhere}", "vectorize")
+    assert ran(done) == ["download"]  # the text is the first one's again
+    assert small.read("data/windows.npz") == first["data/windows.npz"]
+    elsewhere.write_bytes(gzip.compress(text[::-1].encode()))
+    assert ran(small.dvc("repro", "vectorize")) == ["download", "vectorize"]
+    elsewhere.unlink()
+    done = small.dvc("repro", "vectorize", code=None)
+    assert done.returncode != 0
+    assert "elsewhere.gz" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("stage", ["download", "vectorize", "train", "sample"])
+def test_every_stage_answers_in_one_line(tmp_path, stage):
+    project = Project.__new__(Project)
+    project.root = tmp_path
+    (tmp_path / "stages").symlink_to(ROOT / "stages")
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(changed_params(train__epochs=0)))
+    project.environment = {}
+    done = project.run("python", "-m", f"stages.{stage}", code=1)
+    assert done.stderr == (
+        "error: params.yaml: train.epochs: got 0; takes a whole number from 1 to 100,000\n"
+    )
+    assert done.stdout == ""
+    (tmp_path / "params.yaml").unlink()
+    done = project.run("python", "-m", f"stages.{stage}", code=1)
+    assert done.stderr.startswith("error: params.yaml is missing;")
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,296 @@
+"""The same bytes every time: killed, resumed, extended, damaged, out of space, run twice at once."""
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support import Project, outputs, trained
+
+EPOCHS = 60
+
+
+def without_training(finished: Project, root: Path, **changes) -> Project:
+    """A copy of the finished project in which nothing of the train stage is left, caches included."""
+    shutil.copytree(finished.root, root, symlinks=True)
+    for path in ("models/checkpoints", ".dvc/cache", ".dvc/tmp", "metrics/train"):
+        shutil.rmtree(root / path)
+    (root / "models/model.keras").unlink()
+    project = Project(root, **changes)
+    project.dvc("commit", "-f", "download", "vectorize")
+    return project
+
+
+@pytest.fixture(scope="module")
+def undisturbed(finished, tmp_path_factory) -> tuple[Project, float]:
+    """A run of 60 short epochs that nothing disturbs, and the seconds that its training lived."""
+    root = tmp_path_factory.mktemp("undisturbed") / "project"
+    project = without_training(finished, root, train__epochs=EPOCHS)
+    began = time.monotonic()
+    project.run("python", "-m", "stages.train")
+    seconds = time.monotonic() - began
+    shutil.rmtree(root / ".dvc/cache/checkpoints")
+    project.dvc("repro", "train")
+    return project, seconds
+
+
+def kill_and_resume(undisturbed, root: Path, epochs: int, delay: float, how: signal.Signals) -> int:
+    """Kill the training of a fresh run, then let `dvc repro` go on.
+
+    The kill comes `delay` seconds after checkpoint number `epochs` appeared, or after the start where
+    that is 0. Returns how many epochs were kept. Fails unless every output is that of the undisturbed
+    run.
+    """
+    original, _ = undisturbed
+    project = without_training(original, root)
+    store = root / ".dvc/cache/checkpoints"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stages.train"],
+        cwd=root,
+        env=project.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while epochs and process.poll() is None and not list(store.glob(f"*/epoch-{epochs - 1:03d}.npz")):
+        time.sleep(0.002)
+    time.sleep(delay)
+    process.send_signal(how)
+    _, said = process.communicate(timeout=60)
+    if how == signal.SIGINT and "Traceback" in said:  # before main() there is nobody to catch it
+        assert "KeyboardInterrupt" in said
+    kept = len(list(store.glob("*/epoch-*.npz")))
+    assert kept >= epochs
+    done = project.dvc("repro", "train")
+    if kept:
+        assert f"{kept} of {EPOCHS} epochs were computed before" in done.stdout
+        assert "warning" not in done.stderr
+    assert trained(root) == trained(original.root)
+    locks = [yaml.safe_load((p / "dvc.lock").read_text())["stages"]["train"] for p in (root, original.root)]
+    assert locks[0] == locks[1]
+    shutil.rmtree(root)
+    return kept
+
+
+def kills(undisturbed, tmp_path, count: int, signals: list[signal.Signals]) -> None:
+    """Kill `count` runs, two at a time, at random moments spread over the life of a training.
+
+    Every fourth while it starts, by the clock; the others after a random epoch and up to two epochs'
+    time later, so that many fall into the writing of a checkpoint, however busy the machine is.
+    """
+    _, seconds = undisturbed
+    rng = random.Random(0)
+    moments = [
+        (0, rng.uniform(0, seconds / 2)) if i % 4 == 0 else (rng.randrange(1, EPOCHS), rng.uniform(0, 0.08))
+        for i in range(count)
+    ]
+    with ThreadPoolExecutor(2) as pool:
+        runs = [
+            pool.submit(kill_and_resume, undisturbed, tmp_path / str(i), *moment, signals[i % len(signals)])
+            for i, moment in enumerate(moments)
+        ]
+        kept = [run.result() for run in runs]
+    print(f"{count} of {count} identical; epochs kept: {kept}")
+    assert sum(0 < k < EPOCHS for k in kept) >= count / 2  # not all before the first or after the last
+
+
+def test_eight_kills(undisturbed, tmp_path):
+    kills(undisturbed, tmp_path, 8, [signal.SIGKILL])
+
+
+@pytest.mark.long
+def test_twenty_kills(undisturbed, tmp_path):
+    kills(undisturbed, tmp_path, 20, [signal.SIGKILL])
+
+
+@pytest.mark.long
+def test_a_hundred_kills(undisturbed, tmp_path):
+    kills(undisturbed, tmp_path, 100, [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+
+
+def test_a_killed_dvc_leaves_nothing_in_the_way(undisturbed, tmp_path):
+    original, seconds = undisturbed
+    project = without_training(original, tmp_path / "project")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro", "train"],
+        cwd=project.root,
+        env=project.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    time.sleep(1 + seconds * 0.8)
+    os.killpg(process.pid, signal.SIGKILL)  # DVC, the shell it starts and the stage
+    process.wait()
+    project.dvc("repro", "train")
+    assert trained(project.root) == trained(original.root)
+
+
+@pytest.mark.parametrize("damage", ["cut short", "flipped bit", "another run's", "empty"])
+def test_a_damaged_checkpoint_is_named_and_computed_again(undisturbed, tmp_path, damage):
+    original, _ = undisturbed
+    root = tmp_path / "project"
+    shutil.copytree(original.root, root, symlinks=True)
+    project = Project(root)
+    (store,) = (root / ".dvc/cache/checkpoints").iterdir()
+    path = store / "epoch-057.npz"
+    content = path.read_bytes()
+    path.write_bytes(
+        {
+            "cut short": content[:-100],
+            "flipped bit": content[:5000] + bytes([content[5000] ^ 4]) + content[5001:],
+            "another run's": (store / "epoch-056.npz").read_bytes(),
+            "empty": b"",
+        }[damage]
+    )
+    done = project.run("python", "-m", "stages.train")
+    assert f"warning: checkpoint {path} is not used: " in done.stderr
+    assert f"57 of {EPOCHS} epochs were computed before" in done.stdout
+    assert trained(root) == trained(original.root)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"train__seed": 1}, {"train__learning_rate": 0.02}, {"model__units": 17}, {"train__batch_size": 64}],
+    ids=str,
+)
+def test_other_parameters_use_no_checkpoint_of_these(small, change):
+    before = outputs(small.root)
+    small.set_params(**change)
+    done = small.dvc("repro", "train")
+    assert "were computed before" not in done.stdout
+    assert outputs(small.root)["models/model.keras"] != before["models/model.keras"]
+
+
+def test_other_code_uses_no_checkpoint_of_this(small):
+    with open(small.root / "stages/model/fused_lstm.py", "a", encoding="utf-8") as file:
+        file.write("\nANOTHER = 1\n")
+    done = small.dvc("repro", "train")
+    assert "were computed before" not in done.stdout
+
+
+def test_another_sample_seed_gives_other_samples_of_the_same_model(small):
+    before = outputs(small.root)
+    small.set_params(sample__seed=1)
+    small.dvc("repro")
+    after = outputs(small.root)
+    assert after["models/model.keras"] == before["models/model.keras"]
+    assert after["metrics/samples.jsonl"] != before["metrics/samples.jsonl"]
+
+
+def test_experiments_beside_the_workspace_extend_it(small):
+    done = small.dvc("exp", "run", "--temp", "-S", "train.epochs=4", "--name", "temp-four", "train")
+    assert "2 of 4 epochs were computed before" in done.stdout
+    small.dvc("exp", "run", "--queue", "-S", "train.epochs=5", "--name", "queue-five", "train")
+    small.dvc("exp", "run", "--queue", "-S", "train.epochs=3", "--name", "queue-three", "train")
+    small.dvc("queue", "start", "-j", "2")
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        status = small.dvc("queue", "status").stdout
+        if status.count("Success") == 2 or "Failed" in status:
+            break
+        time.sleep(1)
+    assert status.count("Success") == 2, status
+    assert "of 5 epochs were computed before" in small.dvc("queue", "logs", "queue-five").stdout
+    assert "of 3 epochs were computed before" in small.dvc("queue", "logs", "queue-three").stdout
+    small.dvc("queue", "stop")
+
+    small.dvc("exp", "apply", "queue-five")
+    applied = trained(small.root)
+    shutil.rmtree(small.root / ".dvc/cache/checkpoints")
+    done = small.dvc("repro", "--force", "train")
+    assert "were computed before" in done.stdout  # out of DVC's cache, as after a pull
+    shutil.rmtree(small.root / ".dvc/cache")
+    done = small.dvc("repro", "--force", "train")
+    assert "were computed before" not in done.stdout
+    assert trained(small.root) == applied
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, *options: str):
+    """A small file system of its own at `folder`, or skip where mounting is not allowed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = ["mount", "-t", "tmpfs", *options, "tmpfs", str(folder)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("mounting a file system takes root on Linux")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("where", [".dvc/cache/checkpoints", "models", "metrics"])
+def test_a_full_disk_costs_nothing_that_was_computed(undisturbed, tmp_path, where):
+    original, _ = undisturbed
+    project = without_training(original, tmp_path / "project")
+    folder = project.root / where
+    kept = {path.name: path.read_bytes() for path in folder.glob("*") if path.is_file()}
+    size = "2k" if where == "metrics" else "200k"
+    with mounted(folder, "-o", f"size={size},nr_inodes=1000"):
+        done = project.run("python", "-m", "stages.train", code=1)
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("error: ")
+    assert "No space left on device; free some space, then `dvc repro` resumes" in line
+    assert "Traceback" not in done.stderr
+    assert {path.name: path.read_bytes() for path in folder.glob("*") if path.is_file()} == kept
+    done = project.dvc("repro", "train")
+    if where != ".dvc/cache/checkpoints":  # that one went with the small disk
+        assert "epochs were computed before" in done.stdout
+    assert trained(project.root) == trained(original.root)
+
+
+def test_a_read_only_folder_is_named(undisturbed, tmp_path):
+    original, _ = undisturbed
+    project = without_training(original, tmp_path / "project")
+    with mounted(project.root / "models", "-o", "ro"):
+        done = project.run("python", "-m", "stages.train", code=1)
+    assert done.stderr.startswith("error: models/checkpoints: Read-only file system; make it writable")
+    assert done.stderr.count("\n") == 1
+    done = project.dvc("repro", "train")
+    assert trained(project.root) == trained(original.root)
+
+
+def test_two_at_once_do_no_damage(undisturbed, tmp_path):
+    original, _ = undisturbed
+    project = without_training(original, tmp_path / "project")
+    first = subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro", "train"],
+        cwd=project.root,
+        env=project.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    time.sleep(2.5)
+    second = project.dvc("repro", "train", code=None)
+    output, _ = first.communicate(timeout=120)
+    assert first.returncode == 0, output
+    assert second.returncode != 0
+    assert "lock" in second.stderr.lower() or "is busy" in second.stderr
+    assert trained(project.root) == trained(original.root)
+    assert project.dvc("status", "train").stdout.strip() == "Data and pipelines are up to date."
+
+
+@pytest.mark.skipif(not shutil.which("taskset"), reason="taskset is Linux's")
+def test_one_core_and_all_give_the_same_lock(small, tmp_path):
+    """Every stage anew on one core: the samples' bytes too, not only the model's."""
+    pinned = tmp_path / "pinned"
+    shutil.copytree(small.root, pinned, symlinks=True)
+    shutil.rmtree(pinned / ".dvc/cache")
+    core = str(min(os.sched_getaffinity(0)))
+    done = Project(pinned).run("taskset", "-c", core, sys.executable, "-m", "dvc", "repro", "--force")
+    assert "were computed before" not in done.stdout
+    assert outputs(pinned) == outputs(small.root)
+    assert (pinned / "dvc.lock").read_bytes() == (small.root / "dvc.lock").read_bytes()

@@ -1,0 +1,62 @@
+"""The validation split in training: which epoch is best, which is kept, when training stops."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from stages.common.history import history_of
+
+# a hundred steps on some 400 windows: the model soon has them by heart
+SPLIT = {
+    "vectorize__validation": 0.5,
+    "model__units": 48,
+    "train__learning_rate": 0.03,
+    "train__batch_size": 64,
+    "train__epochs": 16,
+}
+
+
+def losses_of(project):
+    history = history_of(project.read("metrics/train/losses.tsv").decode())
+    return [metrics["val_loss"] for metrics in history]
+
+
+def validation_loss(project, model):
+    """Of a saved model, by Keras's own `evaluate`."""
+    with np.load(project.root / "data/windows.npz") as file:
+        x, y, size = file["x_val"], file["y_val"], len(file["vocabulary"])
+    return model.evaluate(np.eye(size)[x], np.eye(size)[y], batch_size=64, verbose=0)
+
+
+def test_the_best_epoch_is_kept_and_training_stops(small):
+    """Learns fast, then by heart: validation loss falls and rises."""
+    small.set_params(**SPLIT)
+    small.dvc("repro", "train")
+    losses = losses_of(small)
+    best = int(np.argmin(losses))
+    assert 0 < best < 10, losses
+    metrics = json.loads(small.read("metrics/train/metrics.json"))
+    assert (metrics["best_epoch"], metrics["val_loss"]) == (best, losses[-1])
+    path = small.root / "models/model.keras"
+    assert validation_loss(small, keras.models.load_model(path)) == pytest.approx(losses[-1], abs=1e-4)
+
+    small.set_params(train__keep="best")
+    assert "16 of 16 epochs were computed before" in small.dvc("repro", "train").stdout
+    assert validation_loss(small, keras.models.load_model(path)) == pytest.approx(min(losses), abs=1e-4)
+    assert json.loads(small.read("metrics/train/metrics.json"))["val_loss"] == min(losses)
+
+    small.set_params(train__patience=1)
+    assert "stopped: no lower val_loss in 1 epochs" in small.dvc("repro", "train").stdout
+    first_rise = next(epoch for epoch in range(1, 16) if losses[epoch] >= min(losses[:epoch]))
+    assert losses_of(small) == losses[: first_rise + 1]
+    assert len(list((small.root / "models/checkpoints").iterdir())) == first_rise + 1
+
+
+@pytest.mark.parametrize(("name", "value", "takes"), [("keep", "best", "last"), ("patience", 3, "null")])
+def test_without_a_validation_split_no_epoch_is_best(small, name, value, takes):
+    small.set_params(**{f"train__{name}": value})
+    said = small.run("python", "-m", "stages.train", code=1).stderr
+    assert said.startswith(f"error: train.{name}: got {value!r}; takes {takes} unless vectorize.")
+    assert said.count("\n") == 1

@@ -1,0 +1,146 @@
+"""Training by several processes and hosts gives the same bytes; real processes and sockets."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.end_to_end.cluster_support import (
+    EPOCHS,
+    TIMEOUT,
+    assert_one_line,
+    nobody_is_left,
+    start,
+    wait_for_epochs,
+    without_training,
+)
+from tests.support import Project, free_ports, outputs, tf_config, trained
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_any_number_of_workers_gives_the_same_bytes(one_process, untrained, workers):
+    """Losses, weights, optimizer, samples at temperature 0 and above; three workers for four microbatches."""
+    untrained.set_params(train__workers=workers)
+    done = untrained.dvc("repro", "sample")
+    assert done.stdout.count("waiting for worker 1") == 1
+    assert outputs(untrained.root) == outputs(one_process.root)
+    assert nobody_is_left(untrained.root)
+
+
+def test_other_models_too(untrained):
+    settings = {
+        "model__cell": "gru",
+        "model__layers": 2,
+        "model__dropout": 0.3,
+        "model__embedding": 5,
+        "train__targets": "all",
+        "train__optimizer": "adam",
+        "train__clip_norm": 1.0,
+        "train__schedule": "cosine",
+        "train__epochs": 2,
+        "train__batch_size": 301,
+    }
+    untrained.set_params(**settings)
+    untrained.run("python", "-m", "stages.train")
+    expected = trained(untrained.root)
+    without_training(untrained)
+    untrained.set_params(train__workers=2)
+    untrained.run("python", "-m", "stages.train")
+    assert trained(untrained.root) == expected
+
+
+@contextlib.contextmanager
+def two_network_namespaces(name: str) -> Iterator[list[tuple[tuple[str, ...], str]]]:
+    """Two hosts with a cable between them, each (command prefix, address), or a skip."""
+    names = [f"{name}{n}" for n in (0, 1)]
+
+    def ip(*arguments: str) -> None:
+        subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+    try:
+        for each in names:
+            ip("netns", "add", each)
+        ip("link", "add", names[0], "type", "veth", "peer", "name", names[1])
+        for n, each in enumerate(names):
+            ip("link", "set", each, "netns", each)
+            for command in (
+                ["address", "add", f"10.77.0.{n + 1}/24", "dev", each],
+                ["link", "set", each, "up"],
+                ["link", "set", "lo", "up"],
+            ):
+                ip("netns", "exec", each, "ip", *command)
+    except (OSError, subprocess.CalledProcessError) as error:
+        for each in names:
+            subprocess.run(["ip", "netns", "delete", each], capture_output=True, check=False)
+        pytest.skip(f"network namespaces take root on Linux and iproute2: {error}")
+    try:
+        yield [(("ip", "netns", "exec", each), f"10.77.0.{n + 1}") for n, each in enumerate(names)]
+    finally:
+        for each in names:
+            subprocess.run(["ip", "netns", "delete", each], check=False)
+
+
+@pytest.mark.skipif(not shutil.which("ip"), reason="ip is Linux's")
+def test_two_hosts_and_a_cable_that_is_cut(one_process, untrained, host):
+    """Each in a network namespace of its own, with the same port; the worker is there first."""
+    with two_network_namespaces(f"t{os.getpid() % 100_000}") as [(coordinator, first), (worker, second)]:
+        addresses = [f"{first}:2222", f"{second}:2222"]
+        before = {path: path.stat().st_mtime_ns for path in host.root.rglob("*") if "__" not in str(path)}
+        there = start(host, "stages.worker", prefix=worker, TF_CONFIG=tf_config(addresses, 1))
+        here = start(
+            untrained, "dvc", "repro", "train", prefix=coordinator, TF_CONFIG=tf_config(addresses, 0)
+        )
+        wait_for_epochs(untrained, 3)
+        subprocess.run([*coordinator, "ip", "link", "set", coordinator[-1], "down"], check=True)
+        silent = f"sent no heartbeat for {TIMEOUT} s (train.worker_timeout): it hangs or is cut off"
+        assert_one_line(here, f"error: worker 1 ({addresses[1]}) {silent}", 1, others=True)
+        assert_one_line(there, f"error: the coordinator ({addresses[0]}) {silent}", 1)
+        subprocess.run([*coordinator, "ip", "link", "set", coordinator[-1], "up"], check=True)
+
+        there = start(host, "stages.worker", prefix=worker, TF_CONFIG=tf_config(addresses, 1))
+        assert there.stdout is not None
+        assert there.stdout.readline().startswith(f"waiting for the coordinator ({addresses[0]})")
+        here = start(
+            untrained, "dvc", "repro", "train", prefix=coordinator, TF_CONFIG=tf_config(addresses, 0)
+        )
+        output, errors = here.communicate(timeout=120)
+        assert here.returncode == 0, errors
+        assert "epochs were computed before" in output
+        output, errors = there.communicate(timeout=10)
+        assert (there.returncode, errors) == (0, "")
+        assert f"worker 1 ({addresses[1]}): epoch {EPOCHS - 1}" in output
+    assert trained(untrained.root) == trained(one_process.root)
+    after = {path: path.stat().st_mtime_ns for path in host.root.rglob("*") if "__" not in str(path)}
+    assert after == before  # a worker writes nothing
+
+
+def test_another_number_of_workers_computes_nothing_anew(one_process, tmp_path):
+    root = tmp_path / "project"
+    shutil.copytree(one_process.root, root, symlinks=True)
+    done = Project(root, train__workers=4).run("python", "-m", "stages.train")
+    assert done.stdout.splitlines() == [
+        f"{EPOCHS} of {EPOCHS} epochs were computed before and are taken over"
+    ]
+    assert trained(root) == trained(one_process.root)
+
+
+def test_workers_that_come_when_all_is_done_are_sent_home(one_process, host):
+    with free_ports(2) as ports:
+        addresses = [f"127.0.0.1:{port}" for port in ports]
+        worker = start(host, "stages.worker", TF_CONFIG=tf_config(addresses, 1))
+        done = one_process.run("python", "-m", "stages.train", TF_CONFIG=tf_config(addresses, 0))
+        assert f"{EPOCHS} of {EPOCHS} epochs were computed before" in done.stdout
+        output, errors = worker.communicate(timeout=10)
+    assert (worker.returncode, errors) == (0, "")
+    assert output.endswith(f"the coordinator ({addresses[0]}) has no epoch left to compute\n")
+
+
+def test_more_workers_than_microbatches(small):
+    small.set_params(train__workers=5)
+    done = small.run("python", "-m", "stages.train", code=1)
+    assert done.stderr.startswith("error: train.workers: got 5 workers; takes at most 4 (train.microbatches")
+    done = small.run("python", "-m", "stages.worker", code=1)
+    assert done.stderr.startswith("error: TF_CONFIG: does not make this process a worker; takes")

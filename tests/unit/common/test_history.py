@@ -1,0 +1,30 @@
+"""The history of a run: table, summary, best epoch."""
+
+from stages.common.history import best_epoch, history_of, summary_of, table_of
+
+
+def test_the_best_epoch_is_the_first_of_the_lowest():
+    assert best_epoch([{"loss": 1.0}]) is None
+    assert best_epoch([{"val_loss": value} for value in (2.0, 1.0, 1.5, 1.0)]) == 1
+
+
+def test_the_table_can_be_read_back():
+    history = [
+        {"loss": 2.5, "bits_per_char": 3.6, "val_loss": 3.5, "val_bits_per_char": 5.0},
+        {"loss": 1.5, "bits_per_char": 2.2, "val_loss": 3.0, "val_bits_per_char": 4.3},
+    ]
+    assert history_of(table_of(history)) == history
+    assert table_of([{"loss": 2.5, "bits_per_char": 3.6}]) == (
+        "epoch\tpart\tloss\tbits_per_char\n0\ttraining\t2.5\t3.6\n"
+    )
+
+
+def test_the_summary_is_of_the_kept_epoch():
+    history = [
+        {"loss": 2.5, "bits_per_char": 3.6, "val_loss": 3.0, "val_bits_per_char": 4.3},
+        {"loss": 1.5, "bits_per_char": 2.2, "val_loss": 3.5, "val_bits_per_char": 5.0},
+    ]
+    last = {"loss": 1.5, "bits_per_char": 2.2, "val_loss": 3.5, "best_epoch": 0}
+    assert summary_of(history, 1) == last
+    assert summary_of(history, 0) == {"loss": 2.5, "bits_per_char": 3.6, "val_loss": 3.0, "best_epoch": 0}
+    assert summary_of([{"loss": 2.5, "bits_per_char": 3.6}], 0) == {"loss": 2.5, "bits_per_char": 3.6}

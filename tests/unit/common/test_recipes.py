@@ -1,0 +1,42 @@
+"""Recipes: files with a sentence and parameters, as options of `dvc exp run`."""
+
+import subprocess
+import sys
+
+import pytest
+
+from stages.common.errors import StageError
+from stages.common.recipes import Recipe, options_of, read_recipe
+from tests.support import ROOT
+
+
+def test_options_are_what_a_shell_passes_on():
+    recipe = Recipe(about="A.", params={"train": {"epochs": 3, "patience": None}, "model": {"cell": "gru"}})
+    assert options_of(recipe) == [
+        *("-S", "train.epochs=3"),
+        *("-S", "train.patience=null"),
+        *("-S", "model.cell=gru"),
+    ]
+    lists = Recipe(about="A.", params={"sample": {"temperatures": [0.5, 1.0]}})
+    assert options_of(lists) == ["-S", "sample.temperatures=[0.5,1.0]"]
+
+
+@pytest.mark.parametrize("value", ["two words", "", "null", "3"])
+def test_a_value_that_a_shell_or_yaml_would_change_is_refused(value):
+    recipe = Recipe(about="A.", params={"sample": {"prompt": value}})
+    with pytest.raises(StageError, match=r"sample\.prompt: got .*; a recipe takes values without spaces"):
+        options_of(recipe)
+
+
+def test_the_command_lists_prints_and_names_what_is_wrong():
+    def run(*arguments):
+        command = [sys.executable, "-m", "stages.recipe", *arguments]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    listed = run().stdout.splitlines()
+    assert f"all-256: {read_recipe('all-256').about}" in listed
+    assert run("all-256").stdout.split() == options_of(read_recipe("all-256"))
+    done = run("all-1024")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: recipes/all-1024.yaml is missing; there are all-128, all-256,")
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,69 @@
+"""Clusters: what TF_CONFIG and train.workers describe."""
+
+import json
+
+import pytest
+
+from stages.common.errors import StageError
+from stages.distributed.cluster import cluster_of_tf_config, cluster_to_coordinate
+from stages.distributed.coordinator import first_difference
+
+GOOD = {"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 0}}
+
+
+@pytest.mark.parametrize(
+    ("config", "line"),
+    [
+        ("{", "TF_CONFIG: got {; takes JSON like"),
+        ('"text"', 'TF_CONFIG: got "text"; takes JSON like'),
+        ({"cluster": GOOD["cluster"]}, "takes JSON like"),
+        ({**GOOD, "task": {"type": "worker", "index": 2}}, "takes JSON like"),
+        ({**GOOD, "cluster": {"worker": ["a", "b:2"]}}, "takes JSON like"),
+        ({**GOOD, "cluster": {"worker": ["a:1", "b:99999"]}}, "takes JSON like"),
+        (
+            {**GOOD, "cluster": {"worker": ["a:1"], "ps": ["b:2"]}},
+            "job 'ps'; takes the jobs chief and worker",
+        ),
+        ({**GOOD, "cluster": {"worker": ["a:1", "a:1"]}}, "takes different addresses and one chief"),
+        ({**GOOD, "cluster": {"worker": ["a:1"], "chief": ["b:1", "c:1"]}}, "takes different addresses"),
+        ({**GOOD, "task": {"type": "worker", "index": 1}}, "makes this process worker 1 (b:2)"),
+        ({**GOOD, "cluster": {"chief": ["c:1"], "worker": ["a:1"]}}, "makes this process worker 0 (a:1)"),
+    ],
+    ids=str,
+)
+def test_a_mistake_in_tf_config_is_answered_in_one_line(monkeypatch, config, line):
+    monkeypatch.setenv("TF_CONFIG", config if isinstance(config, str) else json.dumps(config))
+    with pytest.raises(StageError) as error:
+        cluster_to_coordinate(1)
+    assert line in str(error.value)
+
+
+def test_clusters(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    assert cluster_to_coordinate(1) is None
+    local = cluster_to_coordinate(3)
+    assert local is not None
+    assert (local.size, local.local) == (3, True)
+    monkeypatch.setenv("TF_CONFIG", json.dumps({**GOOD, "cluster": {"worker": ["a:1"]}}))
+    assert cluster_of_tf_config() is None
+    chief = {
+        "cluster": {"worker": ["w:1", "x:1"], "chief": ["c:1"]},
+        "task": {"type": "chief", "index": 0},
+    }
+    monkeypatch.setenv("TF_CONFIG", json.dumps(chief))
+    cluster = cluster_to_coordinate(1)
+    assert cluster is not None
+    assert [cluster.name(n) for n in range(3)] == [
+        "the coordinator (c:1)",
+        "worker 0 (w:1)",
+        "worker 1 (x:1)",
+    ]
+    with pytest.raises(StageError, match=r"^train\.workers: got 2; takes 1 where TF_CONFIG names"):
+        cluster_to_coordinate(2)
+
+
+def test_the_first_difference_is_named():
+    ours = {"a": {"b": 1, "c": 2}, "d": 3}
+    assert first_difference(ours, json.loads(json.dumps(ours))) == ""
+    assert first_difference(ours, {"a": {"b": 1, "c": 4}, "d": 5}) == "another a.c: 4 instead of 2"
+    assert first_difference(ours, {"a": {"b": 1, "c": 2}}) == "another d: None instead of 3"

@@ -1,0 +1,192 @@
+"""The project's structure: which folder imports which, what `dvc.yaml` lists, what may be committed."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from stages.common.params import Params, read_params
+from stages.common.recipes import apply_recipe, names, options_of, read_recipe
+from tests.support import ROOT
+
+STAGES = ["download", "vectorize", "baseline", "train", "sample", "quality", "report"]
+FOLDERS = ["common", "text", "model", "evaluation", "distributed", "training"]  # from the ground up
+MODULES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "stages").rglob("*.py"))
+
+# data, parameters, outputs, metrics and plots of each stage
+CONTRACTS: dict[str, dict[str, set[str]]] = {
+    "download": {
+        "data": {"${download.corpus}", "corpora/shakespeare.yaml"},
+        "params": {"download"},
+        "outs": {"data/corpus.txt"},
+        "metrics": {"metrics/corpus.json"},
+    },
+    "vectorize": {
+        "data": {"data/corpus.txt"},
+        "params": {"vectorize"},
+        "outs": {"data/windows.npz", "metrics/windows.json"},
+    },
+    "baseline": {
+        "data": {"data/corpus.txt"},
+        "params": {"vectorize"},
+        "plots": {"metrics/baseline.tsv"},
+    },
+    "train": {
+        "data": {"data/windows.npz"},
+        "params": {"model", "train"},
+        "outs": {"models/checkpoints", "models/model.keras"},
+        "metrics": {"metrics/train/metrics.json"},
+        "plots": {"metrics/train/losses.tsv"},
+    },
+    "sample": {
+        "data": {"data/windows.npz", "models/checkpoints"},
+        "params": {"sample"},
+        "outs": {"metrics/samples", "metrics/samples.jsonl"},
+    },
+    "quality": {
+        "data": {"data/corpus.txt", "metrics/samples.jsonl"},
+        "params": {"vectorize.lowercase", "vectorize.newlines_to_spaces"},
+        "plots": {"metrics/quality.tsv"},
+    },
+    "report": {
+        "data": {
+            "metrics/baseline.tsv",
+            "metrics/corpus.json",
+            "metrics/quality.tsv",
+            "metrics/samples.jsonl",
+            "metrics/train/losses.tsv",
+            "metrics/windows.json",
+        },
+        "params": {"vectorize", "model", "train", "sample"},
+        "outs": {"metrics/report.html"},
+    },
+}
+
+
+def imports_of(path: str) -> set[str]:
+    """The project's modules that a file imports itself, wherever in the file the statement stands."""
+    found = set()
+    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("stages"):
+            found |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    paths = {f"{name.replace('.', '/')}.py" for name in found}
+    return {path for path in paths if (ROOT / path).is_file()}
+
+
+def all_imports_of(path: str) -> set[str]:
+    """The same, directly or through others."""
+    found: set[str] = set()
+    pending = {path}
+    while pending:
+        found |= pending
+        pending = {other for each in pending for other in imports_of(each)} - found
+    return found - {path}
+
+
+def pipeline() -> dict:
+    return yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_deps_are_the_stages_data_its_file_and_the_folders_it_imports(stage):
+    imported = {str(Path(path).parent) for path in all_imports_of(f"stages/{stage}.py")}
+    expected = {f"stages/{stage}.py", *imported, *CONTRACTS[stage]["data"]}
+    assert set(pipeline()[stage]["deps"]) == expected
+    assert len(pipeline()[stage]["deps"]) == len(expected)
+    assert pipeline()[stage]["cmd"] == f"python -m stages.{stage}"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_has_exactly_the_parameters_and_outputs_of_its_contract(stage):
+    about = pipeline()[stage]
+    assert set(about["params"]) == CONTRACTS[stage]["params"]
+    for kind in ("outs", "metrics", "plots"):
+        listed = {out if isinstance(out, str) else next(iter(out)) for out in about.get(kind, [])}
+        assert listed == CONTRACTS[stage].get(kind, set()), kind
+
+
+def test_no_stage_reads_what_a_later_one_writes():
+    assert list(pipeline()) == STAGES == list(CONTRACTS)
+    written = {"${download.corpus}", "corpora/shakespeare.yaml"}
+    for contract in CONTRACTS.values():
+        assert contract["data"] <= written
+        written |= contract.get("outs", set()) | contract.get("metrics", set()) | contract.get("plots", set())
+
+
+@pytest.mark.parametrize("path", MODULES)
+def test_a_folder_imports_only_folders_below_it(path):
+    folder = Path(path).parent.name
+    for imported in imports_of(path):
+        below = Path(imported).parent.name
+        if folder == "stages":
+            assert below in FOLDERS, f"{path} is run, and imports {imported}, which is run too"
+        else:
+            assert FOLDERS.index(below) <= FOLDERS.index(folder), f"{path} imports {imported}"
+
+
+def test_the_folders_are_those_of_the_design():
+    assert {str(Path(path).parent) for path in MODULES} == {"stages", *(f"stages/{f}" for f in FOLDERS)}
+    assert len([path for path in MODULES if Path(path).parent.name == "stages"]) <= 15
+    for init in (path for path in MODULES if path.endswith("__init__.py")):
+        # not among the deps of a stage, so it must not hold code
+        assert [type(node) for node in ast.parse((ROOT / init).read_text()).body] == [ast.Expr], init
+
+
+@pytest.mark.parametrize("path", MODULES)
+def test_no_module_has_more_than_300_lines(path):
+    assert len((ROOT / path).read_text(encoding="utf-8").splitlines()) <= 300
+
+
+REPLACED = r"\b(snapshot|charset|knob|crew|chief|held[- ]out|figures|streams?)s?\b"
+USED_BY_OTHERS = {"stages/distributed/cluster.py", "docs/distributed.md", "docs/troubleshooting.md"}
+
+
+def test_the_words_are_those_of_the_field():
+    """Names that were replaced do not come back (TensorFlow's own `chief` aside)."""
+    paths = [*MODULES, "stages/evaluation/report.html.j2", "params.yaml", "dvc.yaml", "README.md"]
+    paths += [path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md")]
+    for path in paths:
+        text = (ROOT / path).read_text(encoding="utf-8")
+        found = {word.group() for word in re.finditer(REPLACED, text, re.IGNORECASE)}
+        allowed = {"chief"} if path in USED_BY_OTHERS else set()
+        if path == "stages/common/params.py":  # it answers the former names
+            allowed = {"streams"}
+        if path.endswith(".j2"):  # HTML's own word
+            allowed = {"charset"}
+        assert found <= allowed, path
+
+
+def test_recipes_are_valid_and_the_article_is_the_default():
+    default = read_params(ROOT / "params.yaml")
+    applied = {}
+    for name in names():
+        recipe = read_recipe(name)
+        applied[name] = Params.model_validate(apply_recipe(recipe))
+        tree: dict = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+        for option in options_of(recipe)[1::2]:  # what `dvc exp run` will make of it
+            key, value = option.split("=")
+            section, parameter = key.split(".")
+            tree[section][parameter] = yaml.safe_load(value)
+        assert Params.model_validate(tree) == applied[name] != default
+        assert recipe.about.endswith(".")
+    assert set(applied) >= {"article", "all-128", "all-256", "all-512", "gru-256"}
+    assert {each.vectorize.validation for each in applied.values()} == {0.1}
+    assert (applied["article"].train, applied["article"].model) == (default.train, default.model)
+
+
+def test_no_corpus_no_model_and_no_index_address_is_committed():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    paths = listed.stdout.split()
+    assert "dvc.yaml" in paths
+    assert not [p for p in paths if p.startswith(("data/", "models/")) and not p.endswith(".gitignore")]
+    requirements = [path for path in paths if path.startswith("requirements")]
+    assert len(requirements) == 6
+    for path in requirements:
+        text = (ROOT / path).read_text(encoding="utf-8")
+        assert "://" not in text
+        assert "--index" not in text

@@ -1,0 +1,118 @@
+"""Checkpoints: complete or not used, and never those of another run."""
+
+import io
+import os
+import time
+
+import numpy as np
+import pytest
+
+from stages.common.files import remove_leftovers, write_atomically
+from stages.training.checkpoints import (
+    Checkpoint,
+    DamagedCheckpoint,
+    checkpoint_files,
+    from_bytes,
+    to_bytes,
+)
+from stages.training.store import CheckpointStore
+
+
+def checkpoint(epoch=0, fingerprint="f" * 64, **metrics):
+    rng = np.random.default_rng(epoch)
+    weights = [rng.normal(size=(3, 4)).astype("f4"), rng.normal(size=5).astype("f4")]
+    optimizer = [np.array(epoch), np.array(0.01, "f4"), weights[0] * 2]
+    return Checkpoint(epoch, fingerprint, {"units": 4}, {"loss": 1.5, **metrics}, weights, optimizer)
+
+
+def test_round_trip_and_equal_bytes():
+    kept = checkpoint(3, val_loss=0.1)
+    content = to_bytes(kept)
+    back = from_bytes(content)
+    assert (back.epoch, back.fingerprint, back.model, back.metrics) == (
+        3,
+        "f" * 64,
+        {"units": 4},
+        {"loss": 1.5, "val_loss": 0.1},
+    )
+    for ours, theirs in zip(back.weights + back.optimizer, kept.weights + kept.optimizer, strict=True):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs)
+    assert to_bytes(back) == content == to_bytes(checkpoint(3, val_loss=0.1))
+
+
+def test_numpy_alone_opens_it():
+    kept = checkpoint()
+    with np.load(io.BytesIO(to_bytes(kept)), allow_pickle=False) as file:
+        np.testing.assert_array_equal(file["weights_000"], kept.weights[0])
+
+
+def test_every_flipped_bit_and_every_cut_is_noticed():
+    content = to_bytes(checkpoint())
+    for position in range(0, len(content), 7):
+        changed = bytearray(content)
+        changed[position] ^= 1 << position % 8
+        with pytest.raises(DamagedCheckpoint):
+            from_bytes(bytes(changed))
+    for length in [0, 1, 65, 66, 67, *range(0, len(content), 50), len(content) - 1]:
+        with pytest.raises(DamagedCheckpoint):
+            from_bytes(content[:length])
+
+
+def test_the_valid_epochs_ends_at_a_missing_damaged_or_foreign_one(tmp_path, capfd):
+    store = CheckpointStore(tmp_path, "f" * 64)
+    assert store.valid_epochs(5) == []
+    for epoch in range(4):
+        store.write(checkpoint(epoch))
+    assert [len(store.valid_epochs(epochs)) for epochs in (2, 4, 9)] == [2, 4, 4]
+    assert capfd.readouterr().err == ""
+
+    third = store.folder / "epoch-002.npz"
+    whole = third.read_bytes()
+    third.write_bytes(whole[:-1])
+    assert len(store.valid_epochs(9)) == 2
+    assert f"warning: checkpoint {third} is not used: its checksum" in capfd.readouterr().err
+    for foreign in (checkpoint(2, fingerprint="0" * 64), checkpoint(3)):
+        third.write_bytes(to_bytes(foreign))
+        assert len(store.valid_epochs(9)) == 2
+        assert f"warning: checkpoint {third} is not used: it belongs to another run" in capfd.readouterr().err
+    third.write_bytes(whole)
+    assert len(store.valid_epochs(9)) == 4
+    third.unlink()
+    assert len(store.valid_epochs(9)) == 2
+
+
+def test_other_fingerprints_do_not_meet(tmp_path):
+    CheckpointStore(tmp_path, "a" * 64).write(checkpoint(fingerprint="a" * 64))
+    assert len(CheckpointStore(tmp_path, "b" * 64).valid_epochs(1)) == 0
+    assert len(CheckpointStore(tmp_path, "a" * 64).valid_epochs(1)) == 1
+
+
+def test_epochs_are_in_the_order_of_their_numbers(tmp_path):
+    for number in (0, 2, 10, 999, 1000, 1001):
+        (tmp_path / f"epoch-{number:03d}.npz").touch()
+    assert [int(path.stem[6:]) for path in checkpoint_files(tmp_path)] == [0, 2, 10, 999, 1000, 1001]
+
+
+def test_a_write_is_atomic(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def half(file):
+        file.write(b"new, but")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"):
+        write_atomically(path, half)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_leftovers_of_a_killed_write_are_removed(tmp_path):
+    for name, age in ((".losses.tsv.1.part", 700), (".losses.tsv.2.part", 0), ("losses.tsv", 700)):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (time.time() - age, time.time() - age))
+    remove_leftovers(tmp_path, 600)
+    assert {path.name for path in tmp_path.iterdir()} == {".losses.tsv.2.part", "losses.tsv"}
+    remove_leftovers(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"losses.tsv"}

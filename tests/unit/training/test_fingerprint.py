@@ -1,0 +1,180 @@
+"""The fingerprint: it changes with what a weight depends on, and with nothing else."""
+
+import ast
+import shutil
+
+import pytest
+
+from stages.training import fingerprint as module
+from stages.training.fingerprint import code_digests, fingerprint, fingerprint_inputs
+from tests.support import ROOT, changed_params
+
+NUMERIC = {
+    "stages.common.randomness",
+    "stages.distributed.strategy",
+    "stages.model.architecture",
+    "stages.model.fused_lstm",
+    "stages.model.microbatches",
+    "stages.text.windows_file",
+    "stages.training.checkpoints",
+    "stages.training.device",
+    "stages.training.schedule",
+    "stages.training.steps",
+    "stages.training.trainer",
+}
+
+# of each parameter of model and train another value, and whether a weight depends on it
+OTHER_VALUES = {
+    "model__cell": ("gru", True),
+    "model__layers": (2, True),
+    "model__units": (5, True),
+    "model__dropout": (0.1, True),
+    "model__embedding": (3, True),
+    "train__epochs": (3, False),
+    "train__batch_size": (7, True),
+    "train__targets": ("all", True),
+    "train__optimizer": ("adam", True),
+    "train__learning_rate": (0.02, True),
+    "train__schedule": ("cosine", True),
+    "train__warmup_epochs": (1, True),
+    "train__decay_epochs": (7, False),  # with a constant schedule
+    "train__decay": (0.5, False),
+    "train__clip_norm": (1.0, True),
+    "train__seed": (1, True),
+    "train__device": ("cpu", False),
+    "train__precision": ("mixed_bfloat16", True),
+    "train__microbatches": (2, True),
+    "train__cores": (1, False),
+    "train__workers": (2, False),
+    "train__worker_timeout": (5, False),
+    "train__keep": ("best", False),
+    "train__patience": (3, False),
+    "train__preview": (0, False),
+}
+
+# a formula, a constant or a call in each numeric module
+MUTATIONS = [
+    ("common/randomness.py", "[seed, zlib.crc32", "[seed + 1, zlib.crc32"),
+    ("common/randomness.py", "zlib.crc32", "zlib.adler32"),
+    ("distributed/strategy.py", "(self.index + 1) * parts", "(self.index + 2) * parts"),
+    ("distributed/strategy.py", "axis=0)", "axis=1)"),
+    ("model/architecture.py", 'activation="softmax"', 'activation="sigmoid"'),
+    ("model/architecture.py", "global_clipnorm=", "clipnorm="),
+    ("model/architecture.py", "return_sequences or number", "return_sequences and number"),
+    ("model/fused_lstm.py", "c = f * c + i * g", "c = f * c - i * g"),
+    ("model/fused_lstm.py", "1 - tanh_c * tanh_c", "1 - tanh_c"),
+    ("model/fused_lstm.py", "for t in reversed(range(maxlen))", "for t in range(maxlen)"),
+    ("model/fused_lstm.py", "i * (1 - g * g)", "i * (2 - g * g)"),
+    ("model/microbatches.py", "weight / tf.reduce_sum(weight)", "weight / tf.reduce_max(weight)"),
+    ("model/microbatches.py", "for term in terms[1:]", "for term in terms[:0:-1]"),
+    ("text/windows_file.py", "argmax(axis=-1)", "argmin(axis=-1)"),
+    ("training/checkpoints.py", "names = sorted(file.files)", "names = file.files"),
+    ("training/device.py", "intra_op_parallelism_threads(1)", "intra_op_parallelism_threads(2)"),
+    ("training/schedule.py", "(step + 1) / warmup", "step / warmup"),
+    ("training/schedule.py", "(1 - math.cos(", "(1 - math.sin("),
+    ("training/steps.py", "tf.reduce_mean(losses, axis=1)", "tf.reduce_sum(losses, axis=1)"),
+    ("training/steps.py", "x[:, 1:]", "x[:, :-1]"),
+    ("training/trainer.py", '"order of windows"', '"order"'),
+    ("training/trainer.py", "epoch * steps + step, steps", "epoch * steps, steps"),
+    ("training/trainer.py", "< len(chosen)", "<= len(chosen)"),
+]
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of the code that can be changed."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "stages", tmp_path / "stages", ignore=ignored)
+    return tmp_path
+
+
+def of(inputs_of_code: dict[str, str]) -> str:
+    return fingerprint({"code": inputs_of_code})
+
+
+def test_it_covers_the_numeric_modules():
+    assert set(code_digests()) == NUMERIC
+
+
+@pytest.mark.parametrize(("file", "old", "new"), MUTATIONS, ids=lambda text: text[:40])
+def test_a_changed_formula_constant_or_call_is_noticed(copy, file, old, new):
+    path = copy / "stages" / file
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    assert of(code_digests(copy)) != of(code_digests())
+
+
+def reworded(text: str) -> str:
+    """The same code with other comments, docstrings, messages, line breaks and parentheses."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            first = node.body[0]
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                first.value.value = "Say it in another way."
+            elif not isinstance(node, ast.Module):
+                node.body.insert(0, ast.Expr(ast.Constant("Say it for the first time.")))
+        elif isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
+            node.exc.args[0] = ast.Constant("it is wrong")
+    return "# a comment\n" + ast.unparse(ast.fix_missing_locations(tree)) + "\n\n# and another\n"
+
+
+def test_comments_docstrings_messages_and_formatting_have_no_influence(copy):
+    for path in (copy / "stages").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        path.write_text(reworded(text), encoding="utf-8")
+        assert path.read_text(encoding="utf-8") != text
+    assert code_digests(copy) == code_digests()
+
+
+def test_a_moved_module_has_no_influence(copy, monkeypatch):
+    (copy / "stages/training/schedule.py").rename(copy / "stages/training/learning_rate.py")
+    trainer = copy / "stages/training/trainer.py"
+    text = trainer.read_text(encoding="utf-8")
+    trainer.write_text(text.replace("training.schedule", "training.learning_rate"), encoding="utf-8")
+    moved = code_digests(copy)
+    assert "stages.training.learning_rate" in moved
+    assert of(moved) == of(code_digests())
+
+
+def test_a_new_module_is_covered_unless_it_is_exempted(copy):
+    (copy / "stages/training/extra.py").write_text("FACTOR = 2\n", encoding="utf-8")
+    trainer = copy / "stages/training/trainer.py"
+    text = trainer.read_text(encoding="utf-8")
+    trainer.write_text(text + "\nfrom stages.training.extra import FACTOR\n", encoding="utf-8")
+    assert set(code_digests(copy)) == NUMERIC | {"stages.training.extra"}
+    for name in module.WITHOUT_INFLUENCE | set(module.ENTRIES):
+        assert (ROOT / name).is_file(), name
+
+
+def test_every_parameter_counts_exactly_if_a_weight_depends_on_it(params):
+    defaults = changed_params()
+    listed = {f"{section}__{name}" for section in ("model", "train") for name in defaults[section]}
+    assert set(OTHER_VALUES) == listed
+    before = fingerprint(fingerprint_inputs(params(), "cpu", "0" * 64))
+    for name, (value, matters) in OTHER_VALUES.items():
+        after = fingerprint(fingerprint_inputs(params(**{name: value}), "cpu", "0" * 64))
+        assert (before != after) == matters, name
+
+
+def test_the_schedule_counts_where_there_is_one(params):
+    for schedule in ("step", "cosine"):
+        before, *others = (
+            fingerprint(fingerprint_inputs(params(train__schedule=schedule, **change), "cpu", "0" * 64))
+            for change in ({}, {"train__decay": 0.5}, {"train__decay_epochs": 7})
+        )
+        assert before not in others
+
+
+@pytest.mark.parametrize("package", ["tensorflow", "keras", "numpy"])
+def test_versions_windows_and_device_count(params, monkeypatch, package):
+    def now(device="cpu", windows="0" * 64):
+        return fingerprint(fingerprint_inputs(params(), device, windows))
+
+    before = now()
+    assert before == now()
+    assert before not in (now(device="gpu"), now(windows="1" * 64))
+    shown = {"tensorflow": module.tf, "keras": module.keras, "numpy": module.np}[package]
+    monkeypatch.setattr(shown, "__version__", "0.0.1")
+    assert now() != before

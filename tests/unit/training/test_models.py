@@ -1,0 +1,212 @@
+"""Other cells, layers, optimizers and targets, against equations written out here."""
+
+import collections
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from stages.common.errors import StageError
+from stages.model.architecture import build_model, compile_model, recurrence
+from stages.text.windows import make_windows
+from stages.training.steps import keras_gradients, train_step, validation_step
+from stages.training.trainer import Trainer
+from tests.support import EVERYTHING, make_text
+
+MAXLEN, SIZE, UNITS = 6, 5, 4
+KEY = np.array([1, 2], np.int32)
+KINDS = {
+    "gru": {"cell": "gru"},
+    "rnn": {"cell": "rnn"},
+    "two lstm layers": {"layers": 2},
+    "two gru layers, embedding": {"cell": "gru", "layers": 2, "embedding": 3},
+    "two rnn layers, embedding": {"cell": "rnn", "layers": 2, "embedding": 3},
+}
+
+
+def sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
+def naive_cell(cell, x, h, c, weights):
+    """One step of one layer from the textbook; the GRU is Keras's and cuDNN's (Cho et al. 2014, v1)."""
+    w, u, b = weights
+    if cell == "rnn":
+        return np.tanh(x @ w + h @ u + b), c
+    if cell == "lstm":
+        i, f, g, o = np.split(x @ w + h @ u + b, 4)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        return sigmoid(o) * np.tanh(c), c
+    (xz, xr, xh), (hz, hr, hh) = np.split(x @ w + b[0], 3), np.split(h @ u + b[1], 3)
+    z, r = sigmoid(xz + hz), sigmoid(xr + hr)
+    return z * h + (1 - z) * np.tanh(xh + r * hh), c
+
+
+def naive_logits(weights, window, cell="lstm", layers=1, embedding=None):
+    """(len(window), SIZE) logits after each character, a window and a layer at a time, in float64."""
+    weights = [np.asarray(weight, np.float64) for weight in weights]
+    sequence = np.eye(SIZE)[window]
+    if embedding is not None:
+        sequence = sequence @ weights.pop(0)
+    for layer in range(layers):
+        h, c, outputs = np.zeros(UNITS), np.zeros(UNITS), []
+        for x in sequence:
+            h, c = naive_cell(cell, x, h, c, weights[3 * layer : 3 * layer + 3])
+            outputs.append(h)
+        sequence = np.array(outputs)
+    return sequence @ weights[-2] + weights[-1]
+
+
+def naive_loss(weights, x, y, return_sequences, **kind):
+    """Mean over windows of the cross-entropy, at the last position or as the mean over all of them."""
+    losses = []
+    for window, target in zip(x, y, strict=True):
+        logits = naive_logits(weights, window, **kind)
+        targets = np.append(window[1:], target)
+        each = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(targets)), targets]
+        losses.append(each.mean() if return_sequences else each[-1])
+    return np.mean(losses)
+
+
+def random_model(return_sequences=False, **kind):
+    model = build_model(MAXLEN, SIZE, UNITS, **kind, return_sequences=return_sequences)
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.normal(0, 0.7, weight.shape) for weight in model.get_weights()])
+    return model
+
+
+def random_batch(rows):
+    rng = np.random.default_rng(1)
+    x = rng.integers(0, SIZE, (rows, MAXLEN)).astype(np.int32)
+    return x, rng.integers(0, SIZE, rows).astype(np.int32)
+
+
+@pytest.mark.parametrize("return_sequences", [False, True], ids=["last", "all"])
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_loss_and_gradients_are_those_of_the_equations(kind, return_sequences):
+    model = random_model(return_sequences, **kind)
+    x, y = random_batch(8)
+    weight = np.array([1, 1, 1, 1, 1, 0, 1, 0], np.float32)  # two rows only pad
+    real = weight > 0
+    step = tf.function(keras_gradients(model, 2))
+    loss, gradients = step(x, y, weight, KEY)
+    weights = [w.astype(np.float64) for w in model.get_weights()]
+    expected = naive_loss(weights, x[real], y[real], return_sequences, **kind)
+    assert float(loss) == pytest.approx(expected, abs=1e-5)
+
+    rng = np.random.default_rng(2)
+    for position, gradient in enumerate(gradients):
+        index = tuple(rng.integers(0, weights[position].shape))
+        around = []
+        for nudge in (1e-5, -1e-5):
+            moved = [w.copy() for w in weights]
+            moved[position][index] += nudge
+            around.append(naive_loss(moved, x[real], y[real], return_sequences, **kind))
+        slope = (around[0] - around[1]) / 2e-5
+        assert gradient.numpy()[index] == pytest.approx(slope, abs=1e-5)
+
+    last_loss = validation_step(model, 8)(x, y, weight)  # always the character after the window
+    last = naive_loss(weights, x[real], y[real], False, **kind)
+    assert float(last_loss) == pytest.approx(6 * last, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", [{}, *KINDS.values()], ids=["lstm", *KINDS])
+def test_a_model_a_character_at_a_time(kind):
+    model = random_model(**kind)
+    sizes, advance, logits = recurrence(model)
+    assert sizes == [UNITS] * kind.get("layers", 1) * (1 if kind.get("cell") in ("gru", "rnn") else 2)
+    (window,), _ = random_batch(1)
+    states = [np.zeros((1, size), np.float32) for size in sizes]
+    for at, index in enumerate(window):
+        output, states = advance(np.eye(SIZE, dtype=np.float32)[[index]], states)
+        expected = naive_logits(model.get_weights(), window[: at + 1], **kind)[-1]
+        np.testing.assert_allclose(logits(output)[0], expected, atol=1e-5)
+    probabilities = np.exp(expected) / np.exp(expected).sum()
+    np.testing.assert_allclose(model(np.eye(SIZE)[[window]])[0], probabilities, atol=1e-5)
+
+
+def test_what_dropout_leaves_out_follows_from_the_key_alone():
+    """One unit, kept with its value doubled or left out: two losses, each in half of the rows."""
+    model = build_model(1, 2, 1, dropout=0.5)
+    dense = [np.array([[3.0, 1.0]]), np.zeros(2)]
+    model.set_weights([np.full(w.shape, 2.0) for w in model.get_weights()[:3]] + dense)
+    x, y = np.zeros((2000, 1), np.int32), np.zeros(2000, np.int32)
+    h = naive_cell("lstm", np.eye(2)[0], np.zeros(1), np.zeros(1), model.get_weights()[:3])[0][0]
+    kept, left_out = np.log1p(np.exp((1 - 3) * 2 * h)), np.log(2)
+    step = tf.function(keras_gradients(model, 2))
+    losses = [float(step(x, y, np.ones(2000, np.float32), np.array([0, k]))[0]) for k in range(10)]
+    share = (np.array(losses) - left_out) / (kept - left_out)  # of the rows that kept it
+    assert np.mean(share) == pytest.approx(0.5, abs=0.015)  # four standard deviations
+    assert 0.003 < np.std(share) < 0.025
+    again = step(x, y, np.ones(2000, np.float32), np.array([0, 3]))[0]
+    assert float(again) == losses[3]
+    first, second = (
+        float(step(x, y, np.repeat(half, 1000).astype(np.float32), KEY)[0]) for half in ([1, 0], [0, 1])
+    )
+    assert first != second  # microbatches do not leave out the same
+    assert float(validation_step(model, 2000)(x, y, np.ones(2000, np.float32))) / 2000 == pytest.approx(
+        np.log1p(np.exp((1 - 3) * h)), abs=1e-4
+    )
+
+
+@pytest.mark.parametrize("optimizer", ["rmsprop", "adam"])
+def test_updates_and_clipping_are_those_of_the_papers(optimizer):
+    model, plain = random_model(), random_model()
+    compile_model(model, 0.02, optimizer, clip_norm=0.05)
+    x, y = random_batch(8)
+    ones = np.ones(8, np.float32)
+    step = train_step(keras_gradients(model), model, 8)
+    gradients_of = tf.function(keras_gradients(plain))
+    weights = [w.astype(np.float64) for w in plain.get_weights()]
+    mean, square = ([np.zeros_like(w) for w in weights] for _ in range(2))
+    for t in range(1, 6):
+        step(x, y, ones, KEY)
+        plain.set_weights(weights)
+        gradients = [g.numpy().astype(np.float64) for g in gradients_of(x, y, ones, KEY)[1]]
+        norm = np.sqrt(sum((g**2).sum() for g in gradients))
+        assert norm > 0.05
+        for k, g in enumerate(gradients):
+            g = g * 0.05 / norm
+            if optimizer == "rmsprop":
+                square[k] = 0.9 * square[k] + 0.1 * g**2
+                weights[k] -= 0.02 * g / np.sqrt(square[k] + 1e-7)
+            else:
+                mean[k], square[k] = 0.9 * mean[k] + 0.1 * g, 0.999 * square[k] + 0.001 * g**2
+                rate = 0.02 * np.sqrt(1 - 0.999**t) / (1 - 0.9**t)  # the order of the paper's section 2
+                weights[k] -= rate * mean[k] / (np.sqrt(square[k]) + 1e-7)
+    for ours, expected in zip(model.get_weights(), weights, strict=True):
+        np.testing.assert_allclose(ours, expected, atol=2e-4)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_no_sum_depends_on_which_buffer_is_free(params, cell):
+    """As the test of that name in test_fused_lstm.py.
+
+    The sum of two is the same in either order, and so is that of a GRU's three gates, whose gradients are 0
+    where the others' are not (slices of one array).
+    """
+    settings = params(**EVERYTHING, model__cell=cell)
+    trainer = Trainer(settings, make_windows(make_text(1500), settings.vectorize), "cpu")
+    definition = trainer._step.get_concrete_function().graph.as_graph_def()  # type: ignore[attr-defined]
+    sums: collections.Counter[int] = collections.Counter()
+    for function in definition.library.function:
+        made_by = {node.name: node.op for node in function.node_def}
+        for node in function.node_def:
+            if node.op == "AddN":
+                summands = [made_by.get(name.split(":")[0]) for name in node.input]
+                sums[len(summands)] += 1
+                assert len(summands) <= 2 or set(summands) == {"StridedSliceGrad"}, node
+    assert sums[2] > 0
+    assert (sums[3] > 0) == (cell == "gru")
+    assert "AddN" not in {node.op for node in definition.node}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_loss_that_is_not_finite_is_an_error(params, value):
+    settings = params(vectorize__maxlen=5, model__units=4, train__preview=0, train__batch_size=64)
+    trainer = Trainer(settings, make_windows(make_text(1000), settings.vectorize), "cpu")
+    trainer.model.set_weights([np.full(w.shape, value) for w in trainer.model.get_weights()])
+    with pytest.raises(
+        StageError, match=r"the loss is nan in epoch 3, step 0 of 6; lower train\.learning_rate"
+    ):
+        trainer.epoch(3)
