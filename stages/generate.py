@@ -4,7 +4,6 @@ It reads `models/model.keras`, or the checkpoint of one epoch, and writes to sta
 """
 
 import argparse
-import itertools
 import signal
 import sys
 from collections import deque
@@ -12,14 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stages.common.cli import Parser, number, whole_number
-from stages.common.errors import StageError, run_stage
+from stages.common.errors import run_stage
 from stages.common.params import read_params
-from stages.common.randomness import keyed_generator
 from stages.text.normalization import normalize
+from stages.text.prompts import read_prompt
 from stages.text.vocabulary import encode_prompt
 from stages.text.windows_file import first_window
-
-Write = Callable[[deque[int], int], None]
 
 
 def arguments() -> argparse.Namespace:
@@ -37,18 +34,15 @@ def arguments() -> argparse.Namespace:
     def add(name: str, kind: Callable[[str], float], help: str, default: float | None = None) -> None:
         parser.add_argument(name, type=kind, default=default, metavar="N", help=help)
 
-    add("--temperature", number(0, 100), "0 takes the likeliest character, 1 draws from the model's "
-        "own distribution (%(default)s)", 0.5)  # fmt: skip
+    drawn = "0 takes the likeliest character, 1 draws from the model's own distribution (%(default)s)"
+    add("--temperature", number(0, 100), drawn, 0.5)
     add("--length", whole_number(1, 10**9), "characters to generate (%(default)s)", 400)
     add("--epoch", whole_number(0, 99_999), "the epoch's checkpoint, from 0 (default: the final model)")
     add("--top-k", whole_number(1, 10**6), "draw among the N likeliest characters only")
     add("--seed", whole_number(0, 2**32 - 1), "random seed; equal seeds give equal texts (%(default)s)", 0)
     add("--count", whole_number(1, 10**9), "how many texts, one line each (%(default)s)", 1)
-    parser.add_argument(
-        "--interactive",
-        action="store_true",
-        help="ask for a prompt again and again; an empty line continues the last text",
-    )
+    again = "ask for a prompt again and again; an empty line continues the last text"
+    parser.add_argument("--interactive", action="store_true", help=again)
     return parser.parse_args()
 
 
@@ -64,76 +58,22 @@ def main() -> None:
         indices = encode_prompt(normalize(text, settings), vocabulary, len(start), "the prompt")
         return deque(indices.tolist(), maxlen=len(start))
 
-    prompt = given_prompt(options.prompt, options.prompt_file)
+    prompt = read_prompt(options.prompt, options.prompt_file)
     window = encoded(start if prompt is None else prompt)
     # TensorFlow takes seconds to import, so mistakes in the above are reported before
     from stages.training.device import set_up_tensorflow
 
     set_up_tensorflow("cpu")  # so that the text does not depend on the device
-    from stages.model.streaming import compile_next_logits, continuation
+    from stages.model.streaming import StreamingSampler, converse
     from stages.training.loading import load_trained
 
-    next_logits = compile_next_logits(load_trained(options.epoch, len(start), len(vocabulary)))
-
-    def write(window: deque[int], number: int) -> None:
-        draws = keyed_generator(options.seed, "generate by hand", number)
-        indices = continuation(next_logits, window, options.temperature, options.top_k, draws)
-        for index in itertools.islice(indices, options.length):
-            print(vocabulary[index], end="", flush=True)
-        print(flush=True)
-
+    model = load_trained(options.epoch, len(start), len(vocabulary))
+    sampler = StreamingSampler(model, vocabulary, options.temperature, options.top_k, options.seed)
     if options.interactive:
-        converse(window, encoded, write, begin=prompt is not None)
+        converse(sampler, options.length, window, encoded, begin=prompt is not None)
     else:
-        for number_ in range(options.count):
-            write(window.copy(), number_)
-
-
-def given_prompt(text: str | None, file: Path | None) -> str | None:
-    """Read the prompt that the options name.
-
-    Args:
-        text: `--prompt`.
-        file: `--prompt-file`.
-
-    Returns:
-        The prompt, or None where there is neither.
-
-    Raises:
-        StageError: the file is not UTF-8 text.
-    """
-    if file is None:
-        return sys.stdin.read().removesuffix("\n") if text == "-" else text
-    try:
-        return file.read_text(encoding="utf-8-sig").removesuffix("\n")
-    except UnicodeDecodeError as error:
-        raise StageError(f"{file} is not UTF-8 text (byte {error.start})") from None
-
-
-def converse(window: deque[int], encoded: Callable[[str], deque[int]], write: Write, begin: bool) -> None:
-    """Generate and ask for a prompt in turn, until the input ends. A wrong prompt is named.
-
-    Args:
-        window: the indices to start from.
-        encoded: turns a prompt into indices.
-        write: prints a continuation.
-        begin: whether to generate before the first question.
-    """
-    number = 0
-    while True:
-        if begin:
-            write(window, number)
-            number += 1
-        begin = True
-        try:
-            if line := input("> "):
-                window = encoded(line)
-        except EOFError:
-            print()
-            return
-        except StageError as error:
-            print(f"error: {error}", file=sys.stderr)
-            begin = False
+        for text in range(options.count):
+            sampler.print(window.copy(), options.length, text)
 
 
 def until_interrupted() -> None:

@@ -132,6 +132,17 @@ SMALL = {
 }
 
 
+def without_training(project: Project) -> None:
+    """Leave nothing of the train stage, neither in the store nor to be found by way of `dvc.lock`."""
+    lock = yaml.safe_load((project.root / "dvc.lock").read_text(encoding="utf-8"))
+    for stage in ("train", "sample"):
+        lock["stages"].pop(stage, None)
+    (project.root / "dvc.lock").write_text(yaml.safe_dump(lock), encoding="utf-8")
+    for path in ("models/checkpoints", ".dvc/cache/checkpoints", ".dvc/cache/runs", "metrics/train"):
+        shutil.rmtree(project.root / path, ignore_errors=True)
+    (project.root / "models/model.keras").unlink(missing_ok=True)
+
+
 # another value of almost every parameter of the model and of training
 EVERYTHING = {
     "vectorize__maxlen": 9,

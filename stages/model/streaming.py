@@ -1,5 +1,7 @@
 """The streaming sampler: the article's text generation, one character at a time as it comes."""
 
+import itertools
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
@@ -7,6 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from stages.common.errors import StageError
+from stages.common.randomness import keyed_generator
 from stages.model.architecture import recurrence
 
 NextLogits = Callable[[Sequence[int]], np.ndarray]
@@ -44,29 +48,84 @@ def compile_next_logits(model: keras.Sequential) -> NextLogits:
     return next_logits
 
 
-def continuation(
-    next_logits: NextLogits,
+class StreamingSampler:
+    """Generates text from a trained model, one character at a time."""
+
+    def __init__(
+        self,
+        model: keras.Sequential,
+        vocabulary: str,
+        temperature: float,
+        top_k: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Compile the model.
+
+        Args:
+            model: a model of `build_model`.
+            vocabulary: its vocabulary.
+            temperature: the sampling temperature, at least 0.
+            top_k: draw among this many of the likeliest characters; None for all.
+            seed: the random seed.
+        """
+        self._next_logits = compile_next_logits(model)
+        self._vocabulary, self._seed = vocabulary, seed
+        self._temperature, self._top_k = temperature, top_k
+
+    def continuation(self, window: deque[int], text: int) -> Iterator[str]:
+        """Generate character after character, without end, each from the `maxlen` before it.
+
+        Args:
+            window: the last `maxlen` indices; each new one is added.
+            text: number of the text, which the random draws depend on.
+
+        Yields:
+            The next character.
+        """
+        draws = keyed_generator(self._seed, "generate by hand", text)
+        while True:
+            index = draw(self._next_logits(window), self._temperature, self._top_k, draws.random())
+            window.append(index)
+            yield self._vocabulary[index]
+
+    def print(self, window: deque[int], length: int, text: int) -> None:
+        """Print `length` characters as they come, and a newline; arguments as for `continuation`."""
+        for character in itertools.islice(self.continuation(window, text), length):
+            print(character, end="", flush=True)
+        print(flush=True)
+
+
+def converse(
+    sampler: StreamingSampler,
+    length: int,
     window: deque[int],
-    temperature: float,
-    top_k: int | None,
-    draws: np.random.Generator,
-) -> Iterator[int]:
-    """Generate index after index, without end, each from the `maxlen` before it.
+    encoded: Callable[[str], deque[int]],
+    begin: bool,
+) -> None:
+    """Generate and ask for a prompt in turn, until the input ends. A wrong prompt is named.
 
     Args:
-        next_logits: as `compile_next_logits` returns.
-        window: the last `maxlen` indices; each new one is added.
-        temperature: the sampling temperature, at least 0.
-        top_k: draw among this many of the likeliest characters; None for all.
-        draws: the random generator.
-
-    Yields:
-        The next index.
+        sampler: generates.
+        length: characters of each text.
+        window: the indices to start from.
+        encoded: turns a prompt into indices; an empty prompt continues the last text.
+        begin: whether to generate before the first question.
     """
+    text = 0
     while True:
-        index = draw(next_logits(window), temperature, top_k, draws.random())
-        window.append(index)
-        yield index
+        if begin:
+            sampler.print(window, length, text)
+            text += 1
+        begin = True
+        try:
+            if line := input("> "):
+                window = encoded(line)
+        except EOFError:
+            print()
+            return
+        except StageError as error:
+            print(f"error: {error}", file=sys.stderr)
+            begin = False
 
 
 def draw(logits: np.ndarray, temperature: float, top_k: int | None, uniform: float) -> int:

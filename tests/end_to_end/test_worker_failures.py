@@ -17,9 +17,8 @@ from tests.end_to_end.cluster_support import (
     nobody_is_left,
     start,
     wait_for_epochs,
-    without_training,
 )
-from tests.support import free_ports, tf_config, trained
+from tests.support import free_ports, tf_config, trained, without_training
 
 
 def test_kills(one_process, untrained, host):

@@ -15,9 +15,8 @@ from tests.end_to_end.cluster_support import (
     nobody_is_left,
     start,
     wait_for_epochs,
-    without_training,
 )
-from tests.support import Project, free_ports, outputs, tf_config, trained
+from tests.support import Project, free_ports, outputs, tf_config, trained, without_training
 
 
 @pytest.mark.parametrize("workers", [2, 3])

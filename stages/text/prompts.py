@@ -1,0 +1,28 @@
+"""Prompts for generation by hand: from the command line, standard input or a file."""
+
+import sys
+from pathlib import Path
+
+from stages.common.errors import StageError
+
+
+def read_prompt(text: str | None, file: Path | None) -> str | None:
+    """Read the prompt that a command line names.
+
+    Args:
+        text: the prompt itself; - for standard input.
+        file: a UTF-8 file.
+
+    Returns:
+        The prompt without the newline at its end, or None where there is neither.
+
+    Raises:
+        StageError: the file or standard input is not UTF-8 text.
+    """
+    if file is None and text != "-":
+        return text
+    try:
+        content = sys.stdin.buffer.read() if file is None else file.read_bytes()
+        return content.decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError as error:
+        raise StageError(f"{file or 'standard input'} is not UTF-8 text (byte {error.start})") from None
