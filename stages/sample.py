@@ -8,6 +8,7 @@ from stages.common.errors import StageError, run_stage
 from stages.common.files import write_bytes_atomically
 from stages.common.params import read_params
 from stages.common.paths import CHECKPOINTS_DIR, SAMPLES_DIR, SAMPLES_FILE
+from stages.text.normalization import normalize
 from stages.text.samples import Sample, as_the_article_prints, lines_of
 from stages.text.vocabulary import decode, encode_prompt
 from stages.text.windows_file import first_window
@@ -16,13 +17,14 @@ from stages.training.checkpoints import checkpoint_files, fitting_checkpoint
 
 def main() -> None:
     """Generate all samples; write them for programs, and as the article prints them."""
-    params = read_params().sample
+    settings = read_params()
+    params = settings.sample
     start, vocabulary = first_window()
     files = checkpoint_files()
     if not files:
         raise StageError(f"{CHECKPOINTS_DIR} has no checkpoints; `dvc repro train` creates them")
     arguments = fitting_checkpoint(files[0], len(vocabulary)).model
-    prompt = start if params.prompt is None else params.prompt
+    prompt = start if params.prompt is None else normalize(params.prompt, settings.vectorize)
     indices = encode_prompt(prompt, vocabulary, arguments["maxlen"])
     # TensorFlow takes seconds to import, so mistakes in the above are reported before
     from stages.training.device import set_up_tensorflow

@@ -53,6 +53,9 @@ AnySection = TypeVar("AnySection", bound=Section)
 def read_yaml(path: Path, if_missing: str) -> Any:
     """Read a YAML file without constructing Python objects.
 
+    PyYAML reads YAML 1.1, DVC reads YAML 1.2. A value that means something else to each is refused: DVC
+    would record another parameter than the one that was used.
+
     Args:
         path: the file.
         if_missing: what the user can do if there is no such file.
@@ -61,18 +64,42 @@ def read_yaml(path: Path, if_missing: str) -> Any:
         The tree of dicts, lists and scalars.
 
     Raises:
-        StageError: the file is missing, not UTF-8 or not YAML.
+        StageError: the file is missing, not UTF-8, not YAML, or has a value with two readings.
     """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        tree = yaml.safe_load(text)
+        if difference := _two_readings(tree, YAML(typ="safe").load(text), ""):
+            raise StageError(f"{path}: {difference}")
+        return tree
     except FileNotFoundError:
         raise StageError(f"{path} is missing; {if_missing}") from None
     except UnicodeDecodeError as error:
         raise StageError(f"{path} is not UTF-8 text (byte {error.start})") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, YAMLError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise StageError(f"{path}{line}: not YAML: {getattr(error, 'problem', None) or error}") from None
+
+
+def _two_readings(first: Any, second: Any, name: str) -> str:
+    """Describe the first value that YAML 1.1 and YAML 1.2 read differently; empty if there is none."""
+    if isinstance(first, dict) and isinstance(second, dict) and first.keys() == second.keys():
+        pairs = [(first[key], second[key], f"{name}.{key}".lstrip(".")) for key in first]
+    elif isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
+        pairs = [(*pair, f"{name}.{at}") for at, pair in enumerate(zip(first, second, strict=True))]
+    else:
+        same = first == second and isinstance(first, bool) == isinstance(second, bool)
+        if same or _number_from_yaml(first) == second or first != first:  # not-a-number is unequal to itself
+            return ""
+        return (
+            f"{name}: YAML 1.1 reads {_shown(first)}, YAML 1.2 (DVC) reads {_shown(second)}; write it "
+            "without leading zeros, colons and words like yes or off, or in quotes if it is text"
+        )
+    return next(filter(None, (_two_readings(*pair) for pair in pairs)), "")
 
 
 def read_checked(
@@ -103,6 +130,12 @@ def read_checked(
         raise StageError(f"{path}: {_in_one_line(error, section, renamed or {})}") from None
 
 
+def _shown(value: Any) -> str:
+    """Write a value for a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else text[:SHOWN] + "…"
+
+
 def _in_one_line(error: ValidationError, section: type[Section], renamed: Mapping[str, str]) -> str:
     """Describe the first mistake, as in `train.epochs: got -3; takes a whole number ...`."""
     mistakes = error.errors()
@@ -111,7 +144,6 @@ def _in_one_line(error: ValidationError, section: type[Section], renamed: Mappin
             return f"{'.'.join(map(str, mistake['loc']))} is now called {now}; rename it"
     first, *others = mistakes
     location = [part for part in first["loc"] if part != "[key]"]
-    got = repr(first["input"])
     name = ".".join(map(str, location))
     siblings, takes = _field_at(location, section)
     if first["type"] == "extra_forbidden":
@@ -119,7 +151,7 @@ def _in_one_line(error: ValidationError, section: type[Section], renamed: Mappin
     elif first["type"] == "missing":
         message = f"{name}: is missing; takes {takes}"
     else:
-        message = f"{name}: got {got if len(got) <= SHOWN else got[:SHOWN] + '…'}; takes {takes}"
+        message = f"{name}: got {_shown(first['input'])}; takes {takes}"
     return message + (f" (and {len(others)} more mistakes)" if others else "")
 
 

@@ -153,16 +153,20 @@ def test_experiments_metrics_and_plots(small):
 
 
 def test_a_prompt_of_ones_own(small):
-    small.set_params(sample__prompt="ba di lu me no pi ra")
+    small.set_params(sample__prompt="Ba di lu\nme no pi ra")  # normalized as the text is
     assert ran(small.dvc("repro")) == ["sample", "quality", "report"]
     assert {s["prompt"] for s in samples(small)} == {"ba di lu me no pi ra"}
     before = outputs(small.root)
     small.set_params(sample__prompt="ba#")
+    for stage in ("train", "sample"):  # before the first epoch is computed
+        done = small.run("python", "-m", f"stages.{stage}", code=1)
+        assert done.stderr.startswith("error: sample.prompt: character '#' at position 2 is not in the voc")
+        assert (done.stdout, done.stderr.count("\n")) == ("", 1)
     done = small.dvc("repro", code=None)
     assert done.returncode != 0
     assert "error: sample.prompt: character '#' at position 2 is not in" in done.stderr
     assert "Traceback" not in done.stderr
-    small.set_params(sample__prompt="ba di lu me no pi ra")
+    small.set_params(sample__prompt="Ba di lu\nme no pi ra")
     assert ran(small.dvc("repro")) == []
     assert outputs(small.root) == before  # nothing was lost
 

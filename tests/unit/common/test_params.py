@@ -116,6 +116,38 @@ def test_numbers_as_people_write_them(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("old", "new", "readings"),
+    [
+        (
+            "seed: 0\n  # auto",
+            "seed: 010\n  # auto",
+            "train.seed: YAML 1.1 reads 8, YAML 1.2 (DVC) reads 10;",
+        ),
+        (
+            "batch_size: 1024",
+            "batch_size: 4:16",
+            "train.batch_size: YAML 1.1 reads 256, YAML 1.2 (DVC) reads '4:16';",
+        ),
+        (
+            "lowercase: true",
+            "lowercase: yes",
+            "vectorize.lowercase: YAML 1.1 reads True, YAML 1.2 (DVC) reads 'yes';",
+        ),
+        ("[0.2, 0.5,", "[0.2, 0o7,", "sample.temperatures.1: YAML 1.1 reads '0o7', YAML 1.2 (DVC) reads 7;"),
+        ("  maxlen: 40", "  maxlen: 40\n  maxlen: 50", ", line 27: not YAML: found duplicate key"),
+    ],
+)
+def test_what_two_readers_of_yaml_understand_differently_is_refused(tmp_path, old, new, readings):
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    assert old in text
+    path = tmp_path / "params.yaml"
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(StageError) as caught:
+        read_params(path)
+    assert readings in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("section", "old", "new"),
     [("train", "streams", "microbatches"), ("download", "patience", "deadline")],
 )
