@@ -1,6 +1,7 @@
 """Errors that the user can correct: one line on stderr, exit code 1, no traceback."""
 
 import errno
+import io
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -22,11 +23,15 @@ def run_stage(main: Callable[[], None]) -> None:
     """Run the `main` function of a stage or command.
 
     A `StageError`, an `OSError` (full disk, read-only folder) and Ctrl-C become one line on stderr.
-    Any other exception is a bug and keeps its traceback.
+    Any other exception is a bug and keeps its traceback. A character that the terminal's encoding lacks is
+    printed as an escape.
 
     Args:
         main: the function to run.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         main()
     except StageError as error:

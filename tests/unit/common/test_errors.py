@@ -1,0 +1,46 @@
+"""Errors that the user can correct: one line, and no traceback."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.support import ROOT
+
+
+def run(body: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a `main` function in a process of its own."""
+    code = f"from stages.common.errors import StageError, run_stage\ndef main():\n    {body}\nrun_stage(main)"
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "line"),
+    [
+        ("raise StageError('it is\\nwrong')", 1, "error: it is wrong"),
+        ("open('nowhere/file')", 1, "error: nowhere/file: No such file or directory"),
+        (
+            "raise OSError(28, 'No space left', 'disk')",
+            1,
+            "error: disk: No space left; free some space, then",
+        ),
+        ("raise KeyboardInterrupt", 130, "error: interrupted; all finished epochs are kept"),
+    ],
+)
+def test_what_the_user_can_correct_is_one_line(body, code, line):
+    done = run(body)
+    assert (done.returncode, done.stderr.count("\n")) == (code, 1)
+    assert done.stderr.startswith(line)
+
+
+def test_a_bug_keeps_its_traceback():
+    done = run("1 / 0")
+    assert done.returncode == 1
+    assert "ZeroDivisionError" in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_a_character_that_the_terminal_lacks_is_no_error(encoding):
+    done = run(r"print('\u0436'); raise StageError('\u0436')", PYTHONIOENCODING=encoding)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "\\u0436\n", "error: \\u0436\n")
