@@ -29,9 +29,9 @@ def run_stage(main: Callable[[], None]) -> None:
     Args:
         main: the function to run.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    for output in (sys.stdout, sys.stderr):
+        if isinstance(output, io.TextIOWrapper):
+            output.reconfigure(errors="backslashreplace")
     try:
         main()
     except StageError as error:

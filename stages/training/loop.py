@@ -103,7 +103,7 @@ def _run_epochs(
             with coordinator.reporting():
                 metrics = trainer.epoch(epoch)
             seconds = time.monotonic() - started
-            store.write(trainer.checkpoint(epoch, store.fingerprint, metrics))
+            store.write(trainer.checkpoint(store.fingerprint, metrics))
             values = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
             print(
                 f"epoch {epoch} (of 0 to {settings.epochs - 1}): {values}; {seconds:.1f} s, "

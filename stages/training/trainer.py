@@ -41,6 +41,7 @@ class Trainer:
         model: the Keras model.
         optimizer: its optimizer.
         windows: what it is trained on.
+        next_epoch: the one epoch that the present state can be trained on.
         steps_begun: optimizer steps that this object has begun.
         steps_done: optimizer steps that this object has done.
     """
@@ -60,7 +61,7 @@ class Trainer:
             StageError: the training step of this model and device does not have `train.precision`.
         """
         train = params.train
-        self.steps_begun = self.steps_done = 0
+        self.steps_begun = self.steps_done = self.next_epoch = 0
         self.train, self.seed, self.windows = train, train.seed, windows
         self.model_arguments = {
             "maxlen": windows.maxlen,
@@ -118,7 +119,7 @@ class Trainer:
         """Train on every window once, in this epoch's own order.
 
         Args:
-            epoch: counted from 0.
+            epoch: counted from 0; has to be `next_epoch`, so that no caller can skip or repeat one.
 
         Returns:
             `loss`, the mean cross-entropy in nats over the windows while the weights were changing, as
@@ -128,7 +129,10 @@ class Trainer:
 
         Raises:
             StageError: a loss is not finite.
+            ValueError: the present state is not that before this epoch.
         """
+        if epoch != self.next_epoch:
+            raise ValueError(f"the state is that before epoch {self.next_epoch}, not {epoch}")
         windows, train, size = self.windows, self.train, self.batch_size
         steps = math.ceil(len(windows.x) / size)
         changing = not is_constant(train)
@@ -150,6 +154,7 @@ class Trainer:
                 total += loss * len(chosen)
                 bar.update(len(chosen))
                 bar.set_postfix(loss=f"{total / (step * size + len(chosen)):.4f}", refresh=False)
+        self.next_epoch += 1
         loss = total / len(order)
         metrics = {"loss": loss, "bits_per_char": loss / math.log(2)}
         if len(windows.x_val):
@@ -173,24 +178,25 @@ class Trainer:
         )
         return total / len(x)
 
-    def checkpoint(self, epoch: int, fingerprint: str, metrics: Metrics) -> Checkpoint:
-        """Copy the present state.
+    def checkpoint(self, fingerprint: str, metrics: Metrics) -> Checkpoint:
+        """Copy the present state, after the last epoch.
 
         Args:
-            epoch: the epoch that is done.
             fingerprint: of the run.
-            metrics: of the epoch.
+            metrics: of that epoch.
 
         Returns:
             The checkpoint.
         """
         weights, optimizer = self.model.get_weights(), optimizer_state(self.optimizer)
+        epoch = self.next_epoch - 1
         return Checkpoint(epoch, fingerprint, self.model_arguments, metrics, weights, optimizer)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to the state of a checkpoint."""
         self.model.set_weights(checkpoint.weights)
         set_optimizer_state(self.optimizer, checkpoint.optimizer)
+        self.next_epoch = checkpoint.epoch + 1
 
     def preview(self, epoch: int) -> str:
         """Generate a few characters for the terminal, keyed by the epoch."""

@@ -37,7 +37,7 @@ model = params.model.model_copy(update={"units": 24})
 params = params.model_copy(update={"train": train, "model": model})
 trainer = Trainer(params, make_windows(make_text(2000), params.vectorize), "gpu", distribution)
 losses = [trainer.epoch(epoch)["loss"] for epoch in range(2)]
-checkpoint = trainer.checkpoint(1, "", {})  # a resumed run goes on alike
+checkpoint = trainer.checkpoint("", {})  # a resumed run goes on alike
 trainer.restore(checkpoint)
 losses += [trainer.epoch(epoch)["loss"] for epoch in range(2, EPOCHS)]
 weights = [weight.tolist() for weight in trainer.model.get_weights()]

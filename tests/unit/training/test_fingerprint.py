@@ -77,6 +77,8 @@ MUTATIONS = [
     ("training/trainer.py", '"order of windows"', '"order"'),
     ("training/trainer.py", "epoch * steps + step, steps", "epoch * steps, steps"),
     ("training/trainer.py", "< len(chosen)", "<= len(chosen)"),
+    ("training/trainer.py", "checkpoint.epoch + 1", "checkpoint.epoch"),
+    ("training/trainer.py", "if epoch != self.next_epoch", "if epoch > self.next_epoch"),
 ]
 
 
@@ -115,8 +117,8 @@ def reworded(text: str) -> str:
                 first.value.value = "Say it in another way."
             elif not isinstance(node, ast.Module):
                 node.body.insert(0, ast.Expr(ast.Constant("Say it for the first time.")))
-        elif isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
-            node.exc.args[0] = ast.Constant("it is wrong")
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("StageError", "ValueError"):
+            node.args = [ast.Constant("it is wrong")]
     return "# a comment\n" + ast.unparse(ast.fix_missing_locations(tree)) + "\n\n# and another\n"
 
 

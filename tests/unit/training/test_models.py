@@ -207,6 +207,21 @@ def test_a_loss_that_is_not_finite_is_an_error(params, value):
     trainer = Trainer(settings, make_windows(make_text(1000), settings.vectorize), "cpu")
     trainer.model.set_weights([np.full(w.shape, value) for w in trainer.model.get_weights()])
     with pytest.raises(
-        StageError, match=r"the loss is nan in epoch 3, step 0 of 6; lower train\.learning_rate"
+        StageError, match=r"the loss is nan in epoch 0, step 0 of 6; lower train\.learning_rate"
     ):
-        trainer.epoch(3)
+        trainer.epoch(0)
+
+
+def test_an_epoch_can_be_neither_skipped_nor_repeated(params):
+    """So no caller can train a state on an epoch that it does not belong to."""
+    settings = params(vectorize__maxlen=5, model__units=4, train__preview=0, train__batch_size=64)
+    trainer = Trainer(settings, make_windows(make_text(500), settings.vectorize), "cpu")
+    trainer.epoch(0)
+    checkpoint = trainer.checkpoint("", {})
+    assert checkpoint.epoch == 0
+    for epoch in (0, 2):
+        with pytest.raises(ValueError, match=f"the state is that before epoch 1, not {epoch}"):
+            trainer.epoch(epoch)
+    trainer.epoch(1)
+    trainer.restore(checkpoint)
+    trainer.epoch(1)
