@@ -1,4 +1,4 @@
-# The commands of people who change the code. PYTHON: with which one to create the environment.
+# Commands for development. PYTHON: the interpreter that creates the environment.
 PYTHON ?= python3
 BIN := .venv/bin
 

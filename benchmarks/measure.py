@@ -70,7 +70,7 @@ def machine() -> str:
 
 
 def table(title: str, header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    """Print a table in Markdown, as the README has it."""
+    """Print a table in Markdown, as the documents have it."""
     print(f"\n{title}\n")
     header = list(header)
     print("| " + " | ".join(header) + " |")
@@ -87,7 +87,7 @@ def ratio(over: Iterable[float], under: Iterable[float]) -> str:
 
 
 def column(turns: Iterable[Mapping[str, float]], what: str) -> list[float]:
-    """One figure of all turns."""
+    """One measurement of all turns."""
     return [turn[what] for turn in turns]
 
 

@@ -27,7 +27,7 @@ def project(folder: Path, corpus: Path | None = None, **changes: Any) -> Path:
 
 
 def last_json(output: str) -> Any:
-    """What a worker printed on its last line."""
+    """What a process printed on its last line."""
     return json.loads(output.splitlines()[-1])
 
 

@@ -15,6 +15,8 @@ from stages.text.corpora import is_description
 from stages.text.own_text import count_characters, read_own_text
 from stages.text.sources import get_corpus
 
+SHOWN = 20  # characters of a name, so that `dvc metrics show` fits into 100 columns
+
 
 def main() -> None:
     """Get the corpus or the user's own text, and write it with its name."""
@@ -29,7 +31,8 @@ def main() -> None:
         content = read_own_text(path, settings)
     characters = count_characters(content, name)
     write_bytes_atomically(CORPUS_FILE, content)
-    write_json_atomically(CORPUS_METRICS, {"corpus": name})
+    shown = name if len(name) <= SHOWN else name[: SHOWN - 1] + "…"
+    write_json_atomically(CORPUS_METRICS, {"corpus": shown})
     print(
         f"corpus {name} from {source}: {len(content):,} bytes, {characters:,} characters, "
         f"sha256 {hashlib.sha256(content).hexdigest()}"

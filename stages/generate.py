@@ -24,8 +24,8 @@ def arguments() -> argparse.Namespace:
     parser = Parser(
         prog="python -m stages.generate",
         description="Continue a prompt with the trained model, one character at a time.",
-        epilog="Without a prompt, the first characters of the training text are continued. A prompt is "
-        "normalized as the training text was.",
+        epilog="Only the continuation is printed. Without a prompt, the first characters of the training "
+        "text are continued. A prompt is normalized as the training text was.",
     )
     prompt = parser.add_mutually_exclusive_group()
     prompt.add_argument("--prompt", metavar="TEXT", help="text to continue; - reads standard input")

@@ -1,7 +1,7 @@
 """Recipes for experiments: `dvc exp run $(python -m stages.recipe NAME)`; without a name it lists them."""
 
 from stages.common.cli import Parser
-from stages.common.errors import run_stage
+from stages.common.errors import StageError, run_stage
 from stages.common.recipes import names, options_of, read_recipe
 
 
@@ -11,10 +11,16 @@ def main() -> None:
     parser.add_argument("name", nargs="?", help="of a file in recipes/, without .yaml")
     name = parser.parse_args().name
     if name is None:
+        if not names():
+            raise StageError("there is no recipe in recipes/; run from the project's root")
         for each in names():
             print(f"{each}: {read_recipe(each).about}")
-    else:
-        print(" ".join(options_of(read_recipe(name))))
+        return
+    try:
+        print(*options_of(read_recipe(name)))
+    except StageError:
+        print("--no-such-recipe")  # so that DVC refuses to run, instead of running without options
+        raise
 
 
 if __name__ == "__main__":

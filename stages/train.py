@@ -32,6 +32,11 @@ def main() -> None:
     from stages.training.loop import train
 
     train(params, windows, cluster)
+    if read_params() != params:  # DVC reads the file when a stage ends
+        raise StageError(
+            "params.yaml was changed while training ran, so DVC would record other parameters than "
+            "were used; finished epochs are kept, run `dvc repro` again"
+        )
 
 
 def require_validation_split(settings: Train, windows: Windows) -> None:

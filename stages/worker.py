@@ -6,15 +6,13 @@ numeric code have to be the same on all hosts, which is checked.
 """
 
 import os
-import socket
 import sys
-import time
 
 from stages.common.cli import Parser
 from stages.common.errors import StageError, run_stage
 from stages.common.params import read_params
-from stages.distributed.cluster import Cluster, cluster_of_tf_config, split_address
-from stages.distributed.connection import Connection
+from stages.distributed.cluster import cluster_of_tf_config, listen
+from stages.distributed.connection import Connection, connect
 from stages.distributed.heartbeat import HeartbeatMonitor
 
 
@@ -41,13 +39,13 @@ def main() -> None:
     monitor.start()
     try:
         connection.send(index=cluster.index, addresses=cluster.addresses)
-        first = connection.receive()
-        if first is None:
-            monitor.join()  # it reports the reason and ends the process
-        if first is None or "end" in first:
+        first = monitor.receive(connection)
+        if "end" in first:
             print(f"{connection.name} has no epoch left to compute", flush=True)
             return
         monitor.timeout = first["job"]["timeout"]
+        if not local:
+            listen(cluster.addresses[cluster.index]).close()  # raises where TensorFlow would fail later
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         import stages.training.device  # noqa: F401, first: it imports TensorFlow without its messages
         from stages.training.worker_loop import work
@@ -59,31 +57,6 @@ def main() -> None:
         if local:
             sys.exit(1)
         raise
-
-
-def connect(cluster: Cluster, local: bool) -> socket.socket:
-    """Connect to the coordinator as soon as it listens.
-
-    Args:
-        cluster: the processes that train together.
-        local: whether the coordinator is the parent process. Then it listens from the start, and this
-            process ends if it does not.
-
-    Returns:
-        The connected socket.
-    """
-    address = split_address(cluster.addresses[0])
-    reported = False
-    while True:
-        try:
-            return socket.create_connection(address, timeout=5)
-        except OSError as error:
-            if local:
-                sys.exit(1)
-            if not reported:
-                print(f"waiting for {cluster.name(0)}: {error.strerror or error}", flush=True)
-            reported = True
-            time.sleep(0.5)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -36,11 +37,14 @@ def run_stage(main: Callable[[], None]) -> None:
         main()
     except StageError as error:
         fail(str(error))
+    except BrokenPipeError:  # the reader of a pipe has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except OSError as error:
         hint = HINTS.get(error.errno or 0, "")
         fail(f"{error.filename or 'the system'}: {error.strerror or error}{hint}")
     except KeyboardInterrupt:
-        fail("interrupted; all finished epochs are kept, `dvc repro` resumes after the last one", code=130)
+        fail("interrupted; `dvc repro` resumes after the last finished epoch", code=130)
 
 
 def fail(message: str, code: int = 1) -> NoReturn:

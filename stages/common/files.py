@@ -1,9 +1,9 @@
 """Atomic writes: a file is written beside its target and then renamed over it."""
 
+import glob
 import hashlib
 import json
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -16,7 +16,8 @@ TEMPORARY_SUFFIX = ".part"
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file so that a reader sees the old content or the new one, never a part of it.
 
-    The previous file survives any failure, a full disk and a power cut included (hence the fsync).
+    The previous file survives any failure, a full disk and a power cut included (hence the fsync). What a
+    killed process left of an earlier write of this file is removed.
 
     Args:
         path: the target. Its folder is created if necessary.
@@ -26,6 +27,9 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         OSError: with the name of the target.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*{TEMPORARY_SUFFIX}"):
+        if not _is_running(leftover.name.split(".")[-2]):
+            leftover.unlink(missing_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
     try:
         with open(part, "wb") as file:
@@ -39,6 +43,17 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         part.unlink(missing_ok=True)
 
 
+def _is_running(process: str) -> bool:
+    """Tell whether there is a process of this number."""
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 def write_bytes_atomically(path: Path, content: bytes) -> None:
     """Write `content` with `write_atomically`."""
     write_atomically(path, lambda file: file.write(content))
@@ -47,18 +62,6 @@ def write_bytes_atomically(path: Path, content: bytes) -> None:
 def write_json_atomically(path: Path, tree: Any) -> None:
     """Write a tree as indented JSON with `write_atomically`."""
     write_bytes_atomically(path, (json.dumps(tree, indent=2) + "\n").encode())
-
-
-def remove_leftovers(folder: Path, seconds: float = 0) -> None:
-    """Remove what a killed process left of an atomic write.
-
-    Args:
-        folder: the folder of the target.
-        seconds: how old a leftover has to be; above 0 where another process may be writing now.
-    """
-    for leftover in folder.glob(f".*{TEMPORARY_SUFFIX}"):
-        if time.time() - leftover.stat().st_mtime >= seconds:
-            leftover.unlink(missing_ok=True)
 
 
 def read_output(path: Path, stage: str) -> str:

@@ -74,7 +74,7 @@ class Train(Section):
     warmup_epochs: Number = parameter("a number of epochs from 0 to 1,000", ge=0, le=1000)
     decay_epochs: Number = parameter("a number of epochs above 0 and up to 100,000", gt=0, le=100_000)
     decay: Number = parameter("a number from 0 to 1", ge=0, le=1)
-    clip_norm: Number | None = parameter("a number above 0 and up to 1e38, or null", gt=0, le=1e38)
+    clip_norm: Number | None = parameter("a number from 1e-30 to 1e37, or null", ge=1e-30, le=1e37)
     seed: int = parameter(SEED_TAKES, ge=0, lt=2**32)
     device: Literal["auto", "cpu", "gpu"] = parameter("auto, cpu or gpu")
     precision: Literal["float32", "mixed_bfloat16"] = parameter("float32 or mixed_bfloat16")

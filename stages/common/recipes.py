@@ -1,16 +1,18 @@
 """Recipes: files in `recipes/` that change some parameters of `params.yaml`, with a sentence each."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from stages.common.errors import StageError
-from stages.common.params import PARAMS_FILE, Params
-from stages.common.schema import Section, parameter, read_checked, read_yaml
+from stages.common.params import PARAMS_FILE, RENAMED, Params
+from stages.common.schema import Section, checked, parameter, read_checked, read_yaml
 
 FOLDER = Path("recipes")
+PLAIN = re.compile(r"[A-Za-z0-9._/+-]+|\[[0-9.,e+-]*\]")  # a shell, hydra and YAML leave it as it is
 
 
 class Recipe(Section):
@@ -26,7 +28,7 @@ def names() -> list[str]:
 
 
 def read_recipe(name: str) -> Recipe:
-    """Read and validate a recipe.
+    """Read a recipe, and validate the parameters that it gives.
 
     Args:
         name: of the file, without its suffix.
@@ -35,31 +37,31 @@ def read_recipe(name: str) -> Recipe:
         The recipe.
 
     Raises:
-        StageError: there is no such recipe, or it has a mistake.
+        StageError: there is no such recipe, or it has a mistake; the message names the first one.
     """
-    hint = f"there are {', '.join(names()) or 'none'}"
-    return read_checked(FOLDER / f"{name}.yaml", Recipe, hint)
+    path = FOLDER / f"{name}.yaml"
+    recipe = read_checked(path, Recipe, f"there are {', '.join(names()) or 'none'}")
+    apply_recipe(recipe, path)
+    return recipe
 
 
-def apply_recipe(recipe: Recipe, params_file: Path = PARAMS_FILE) -> dict[str, Any]:
+def apply_recipe(recipe: Recipe, path: Path) -> Params:
     """Apply a recipe to `params.yaml`.
 
     Args:
         recipe: the recipe.
-        params_file: the file to start from.
+        path: its file, for error messages.
 
     Returns:
-        The tree of all parameters.
+        All parameters.
 
     Raises:
-        StageError: the recipe has an unknown section.
+        StageError: an unknown section or parameter, a wrong type or a value out of range.
     """
-    tree: dict[str, Any] = read_yaml(params_file, "run from the project's root")
+    tree: dict[str, Any] = read_yaml(PARAMS_FILE, "run from the project's root")
     for section, values in recipe.params.items():
-        if section not in Params.model_fields:
-            raise StageError(f"no section {section!r}; there are {', '.join(Params.model_fields)}")
-        tree[section] |= values
-    return tree
+        tree[section] = tree.get(section, {}) | values
+    return checked(tree, path, Params, RENAMED)
 
 
 def options_of(recipe: Recipe) -> list[str]:
@@ -72,13 +74,16 @@ def options_of(recipe: Recipe) -> list[str]:
         The options.
 
     Raises:
-        StageError: a value has a space, so that a shell would take it apart.
+        StageError: a shell would split a value, or YAML would read it as another type.
     """
     options = []
     for section, values in recipe.params.items():
         for name, value in values.items():
             text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-            if not isinstance(yaml.safe_load(text), type(value)) or len(text.split()) != 1:
-                raise StageError(f"{section}.{name}: got {value!r}; a recipe takes values without spaces")
+            if not PLAIN.fullmatch(text) or not isinstance(yaml.safe_load(text), type(value)):
+                raise StageError(
+                    f"{section}.{name}: got {value!r}; a recipe takes numbers, true, false, null, lists "
+                    "of these, and text of letters, digits and . _ / + - that is none of these"
+                )
             options += ["-S", f"{section}.{name}={text}"]
     return options

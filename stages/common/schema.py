@@ -120,7 +120,13 @@ def read_checked(
         StageError: the file is missing or not YAML, or a key is unknown or missing, or a value has the
             wrong type or is out of range. The message names the first mistake and counts the others.
     """
-    tree = read_yaml(path, if_missing)
+    return checked(read_yaml(path, if_missing), path, section, renamed)
+
+
+def checked(
+    tree: Any, path: Path, section: type[AnySection], renamed: Mapping[str, str] | None = None
+) -> AnySection:
+    """Validate a tree that was read from a YAML file; arguments and errors as for `read_checked`."""
     if not isinstance(tree, dict):
         keys = ", ".join(section.model_fields)
         raise StageError(f"{path}: takes the keys {keys}; got {str(tree)[:SHOWN]!r}")

@@ -4,9 +4,12 @@ import contextlib
 import json
 import queue
 import socket
+import sys
 import threading
 import time
 from typing import Any
+
+from stages.distributed.cluster import Cluster, split_address
 
 NO_WAITING = getattr(socket, "MSG_DONTWAIT", 0)
 
@@ -96,3 +99,28 @@ class Connection:
         """Close this side. What was sent still arrives."""
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_WR)
+
+
+def connect(cluster: Cluster, local: bool) -> socket.socket:
+    """Connect to the coordinator as soon as it listens.
+
+    Args:
+        cluster: the processes that train together.
+        local: whether the coordinator is the parent process. Then it listens from the start, and this
+            process ends if it does not.
+
+    Returns:
+        The connected socket.
+    """
+    address = split_address(cluster.addresses[0])
+    reported = False
+    while True:
+        try:
+            return socket.create_connection(address, timeout=5)
+        except OSError as error:
+            if local:
+                sys.exit(1)
+            if not reported:
+                print(f"waiting for {cluster.name(0)}: {error.strerror or error}", flush=True)
+            reported = True
+            time.sleep(0.5)

@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from stages.distributed.connection import Connection
 
@@ -88,6 +89,14 @@ class HeartbeatMonitor(threading.Thread):
                 "longer, or not every host reaches every port in TF_CONFIG"
             )
         return ""
+
+    def receive(self, connection: Connection) -> dict[str, Any]:
+        """Receive the next message of another process; where that has failed, end this process."""
+        message = connection.receive()
+        if message is None:
+            self.join()  # reports the reason and ends the process
+            raise SystemExit(1)
+        return message
 
     def exit(self, failure: str) -> None:
         """Report the failure and end the process, from any thread, unless the monitor is stopped."""

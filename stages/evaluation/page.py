@@ -12,7 +12,7 @@ from stages.evaluation.charts import QUALITIES, loss_chart, quality_charts
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 SECTIONS = ("vectorize", "model", "train", "sample")
 # the page is the same on any number of cores and workers
-WITHOUT_INFLUENCE = {"train.cores", "train.workers", "train.worker_timeout"}
+NOT_SHOWN = {"train.cores", "train.workers", "train.worker_timeout"}
 
 
 def render(
@@ -73,7 +73,7 @@ def render(
         history=history,
         ngram=ngram,
         names=list(history[0]),
-        parameters=[item for item in parameters.items() if item[0] not in WITHOUT_INFLUENCE],
+        parameters=[item for item in parameters.items() if item[0] not in NOT_SHOWN],
         samples=by_temperature,
         shown={"epochs": epochs, "history": history, "samples": by_temperature},
         temperatures=temperatures,

@@ -23,6 +23,7 @@ def read_prompt(text: str | None, file: Path | None) -> str | None:
         return text
     try:
         content = sys.stdin.buffer.read() if file is None else file.read_bytes()
-        return content.decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise StageError(f"{file or 'standard input'} is not UTF-8 text (byte {error.start})") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n")  # as a text file is read

@@ -4,16 +4,17 @@ A corpus is known by its SHA-256, so the source that answers changes no result. 
 bytes is never used; a message names it with the hash it gave.
 """
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from stages.common.cache import cache_dir
 from stages.common.errors import StageError
-from stages.common.files import sha256_of
+from stages.common.files import sha256_of, write_bytes_atomically
 from stages.common.params import Download, corpus_dir
-from stages.common.paths import CORPUS_FILE
 from stages.text.corpora import (
     Corpus,
     HashMismatch,
@@ -89,8 +90,12 @@ def fetch(name: str, corpus: Corpus, settings: Download, folder: Path) -> tuple[
         HashMismatch: no source has the corpus and at least one served other bytes.
         SourceUnavailable: no source answered.
     """
-    if CORPUS_FILE.is_file() and sha256_of(CORPUS_FILE) == corpus.sha256:
-        return CORPUS_FILE, f"{CORPUS_FILE} (downloaded before)"
+    cache = cache_dir()
+    kept = cache / "corpora" / corpus.sha256 if cache else None
+    if kept and kept.is_file():
+        with contextlib.suppress(HashMismatch):
+            _check(kept, "an earlier download", corpus.sha256, settings.max_bytes)
+            return kept, "an earlier download"
     errors: list[SourceError] = []
     for source, attempt in _sources(name, corpus, settings, folder):
         try:
@@ -100,6 +105,8 @@ def fetch(name: str, corpus: Corpus, settings: Download, folder: Path) -> tuple[
             print(f"{name}: {error}", file=sys.stderr, flush=True)
             errors.append(error)
         else:
+            if kept:  # so that a rerun asks no source
+                write_bytes_atomically(kept, file.read_bytes())
             return file, source
     wrong = [error for error in errors if isinstance(error, HashMismatch)]
     message = "; ".join(map(str, wrong or errors)) or "it has no source"

@@ -5,7 +5,6 @@ import time
 
 from stages.common.errors import StageError
 from stages.common.files import (
-    remove_leftovers,
     sha256_of,
     write_bytes_atomically,
     write_json_atomically,
@@ -71,7 +70,6 @@ def train(params: Params, windows: Windows, cluster: Cluster | None) -> None:
             trainer.restore(last)
         for leftover in CHECKPOINTS_DIR.glob("*"):
             leftover.unlink()
-        remove_leftovers(LOSSES_FILE.parent)
         history = _run_epochs(params, trainer, store, done, coordinator)
     kept = kept_epoch(params, history)
     trainer.restore(store.read(kept))

@@ -1,12 +1,16 @@
 """Pruning of the checkpoint store: runs that no `dvc.lock` of the repository reaches are deleted."""
 
+import fcntl
 import hashlib
+import os
 import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 from stages.common.errors import StageError
+from stages.common.paths import CHECKPOINTS_DIR
+from stages.training.checkpoints import checkpoint_files
 from stages.training.store import store_root
 
 SECONDS_OF_A_DAY = 86_400
@@ -20,59 +24,82 @@ def prune(days: float, dry_run: bool) -> None:
         dry_run: only print.
 
     Raises:
-        StageError: this is no DVC repository, or DVC's cache lacks a list of checkpoints, so that it is
-            unknown what `dvc.lock` reaches.
+        StageError: this is no DVC repository, or a revision cannot be read, so that it is unknown what its
+            `dvc.lock` reaches.
     """
-    from dvc.exceptions import NotDvcRepoError
+    from dvc.exceptions import DvcException, NotDvcRepoError
     from dvc.repo import Repo
+    from scmrepo.exceptions import SCMError
 
     try:
         with Repo() as repo:
-            root, used = store_root(repo), used_hashes(repo)
+            root, used = store_root(repo), used_folders(repo)
     except NotDvcRepoError as error:
         raise StageError(f"{error}; run from the project's root") from None
+    except (DvcException, SCMError) as error:
+        cause = f" ({error.__cause__})" if error.__cause__ else ""
+        raise StageError(
+            f"it is unknown which checkpoints are needed, so none is deleted: {error}{cause}"
+        ) from None
     kept, deleted, freed = 0, 0, 0
     for run in sorted(path for path in root.glob("*") if path.is_dir()):
-        files = [path for path in run.rglob("*") if path.is_file()]
-        if _is_needed(files, used, time.time() - days * SECONDS_OF_A_DAY):
+        recent = time.time() - days * SECONDS_OF_A_DAY
+        files = checkpoint_files(run)
+        lock = os.open(run, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a training run holds it
+            if any(path.stat().st_mtime >= recent for path in files) or used & folder_hashes(files):
+                kept += 1
+                continue
+            size = sum(path.stat().st_size for path in files)
+            print(f"{run.name[:12]}: {len(files)} epochs, {size / 1e6:.1f} MB")
+            deleted, freed = deleted + 1, freed + size
+            if not dry_run:
+                shutil.rmtree(run)
+        except BlockingIOError:
             kept += 1
-            continue
-        size = sum(path.stat().st_size for path in files)
-        print(f"{run.name[:12]}: {len(files)} files, {size / 1e6:.1f} MB")
-        deleted, freed = deleted + 1, freed + size
-        if not dry_run:
-            shutil.rmtree(run)
-    verb = "would be deleted" if dry_run else "deleted"
-    print(f"{deleted} runs {verb}, {freed / 1e6:.1f} MB; {kept} runs kept")
+        finally:
+            os.close(lock)
+    verb = "to delete" if dry_run else "deleted"
+    print(f"{verb}: {deleted} (freed: {freed / 1e6:.1f} MB); kept: {kept}")
 
 
-def used_hashes(repo: Any) -> set[str]:
-    """Collect the MD5 of every file that `dvc.lock` of the workspace, branches, tags and experiments names.
+def used_folders(repo: Any) -> set[str]:
+    """Collect the hash of the checkpoints folder in `dvc.lock` of every revision that can be reached.
 
     Args:
         repo: a `dvc.repo.Repo`.
 
     Returns:
-        The hashes.
-
-    Raises:
-        StageError: DVC's cache lacks the list of files of a folder.
+        DVC's hashes of the folder in the workspace, all branches, tags, experiments and queued experiments.
     """
-    from dvc.exceptions import RevCollectionError
-
-    try:
-        used = repo.used_objs(all_branches=True, all_tags=True, all_experiments=True)
-    except RevCollectionError as error:
-        raise StageError(
-            f"{error}: DVC's cache lacks a list of files that its dvc.lock names, so it is unknown which "
-            "checkpoints it needs; get it with `dvc fetch --all-branches --all-tags`, or delete the whole "
-            "store (docs/troubleshooting.md)"
-        ) from None
-    return {each.value for objects in used.values() for each in objects if each.value}
+    queued = [entry.stash_rev for entry in repo.experiments.celery_queue.iter_queued()]
+    used = set()
+    for _ in repo.brancher(revs=queued, all_branches=True, all_tags=True, all_experiments=True):
+        for out in repo.index.outs:
+            if Path(out.def_path) == CHECKPOINTS_DIR and out.hash_info:
+                used.add(out.hash_info.value)
+    return used
 
 
-def _is_needed(files: list[Path], used: set[str], since: float) -> bool:
-    """Tell whether a run was written since a time, or has a file that is in use."""
-    if any(path.stat().st_mtime >= since for path in files):
-        return True
-    return any(hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() in used for path in files)
+def folder_hashes(files: list[Path]) -> set[str]:
+    """Compute DVC's hash of a folder with the first 1, 2, ... of these files.
+
+    A shorter run shares the first checkpoints of a longer one.
+
+    Args:
+        files: the checkpoints of a run, in order.
+
+    Returns:
+        The hashes.
+    """
+    from dvc_data.hashfile.hash_info import HashInfo
+    from dvc_data.hashfile.tree import Tree
+
+    hashes, tree = set(), Tree()
+    for path in files:
+        digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+        tree.add((path.name,), None, HashInfo("md5", digest))
+        tree.digest()
+        hashes.add(str(tree.hash_info.value))
+    return hashes

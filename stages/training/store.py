@@ -6,12 +6,14 @@ is never computed again: not after a kill, not for more or fewer epochs, not in 
 queue, not when a parameter is changed back.
 """
 
+import fcntl
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from stages.common.files import remove_leftovers, write_bytes_atomically
+from stages.common.files import write_bytes_atomically
 from stages.common.history import Metrics
 from stages.common.paths import CHECKPOINTS_DIR
 from stages.training.checkpoints import (
@@ -23,7 +25,6 @@ from stages.training.checkpoints import (
 )
 
 STORE = "checkpoints"  # in DVC's cache
-LEFTOVER_SECONDS = 600  # another run of the same fingerprint may be writing right now
 
 
 class CheckpointStore:
@@ -38,6 +39,13 @@ class CheckpointStore:
         """
         self.fingerprint = fingerprint
         self.folder = root / fingerprint
+        self._lock = -1
+
+    def lock(self) -> None:
+        """Keep `python -m stages.prune` from deleting this run as long as this process lives."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.folder, os.O_RDONLY)
+        fcntl.flock(self._lock, fcntl.LOCK_SH)
 
     def valid_epochs(self, epochs: int) -> list[Metrics]:
         """Read the metrics of the consecutive valid checkpoints from epoch 0.
@@ -51,7 +59,6 @@ class CheckpointStore:
         Returns:
             The metrics of each epoch.
         """
-        remove_leftovers(self.folder, LEFTOVER_SECONDS)
         valid: list[Metrics] = []
         for epoch in range(epochs):
             path = self.folder / file_name(epoch)
@@ -125,6 +132,7 @@ def open_store(fingerprint: str) -> CheckpointStore:
     try:
         with Repo() as repo:
             store = CheckpointStore(store_root(repo), fingerprint)
+            store.lock()
             store.adopt(_tracked_checkpoints(repo))
             return store
     except NotDvcRepoError:

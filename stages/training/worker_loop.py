@@ -9,7 +9,7 @@ from typing import Any
 from stages.common.files import sha256_of
 from stages.common.params import Params
 from stages.common.paths import WINDOWS_FILE
-from stages.distributed.cluster import Cluster, listen
+from stages.distributed.cluster import Cluster
 from stages.distributed.connection import Connection
 from stages.distributed.heartbeat import HeartbeatMonitor, reported_by
 from stages.distributed.strategy import distribute
@@ -30,15 +30,13 @@ def work(job: dict[str, Any], cluster: Cluster, connection: Connection, monitor:
         monitor: detects failures of the coordinator.
 
     Raises:
-        StageError: this worker's port is in use, or its windows are missing.
+        StageError: the windows are missing.
     """
-    if not cluster.local:
-        listen(cluster.addresses[cluster.index]).close()  # raises where TensorFlow would fail later
     params = Params.model_validate(job["params"])
     windows = load_windows()
     device = set_up_tensorflow(job["device"], job["cores"])
     connection.send(inputs=fingerprint_inputs(params, device, sha256_of(WINDOWS_FILE)))
-    start = receive(connection, monitor)
+    start = monitor.receive(connection)
     monitor.progress = lambda: (1, 0)  # connecting counts as a step
     with reported_by(monitor):
         trainer = Trainer(
@@ -51,17 +49,9 @@ def work(job: dict[str, Any], cluster: Cluster, connection: Connection, monitor:
         if state := base64.b64decode(start["checkpoint"]):
             trainer.restore(from_bytes(state))
         monitor.progress = lambda: (trainer.steps_begun + 1, trainer.steps_done + 1)
-        while "epoch" in (message := receive(connection, monitor)):
+        while "epoch" in (message := monitor.receive(connection)):
             print(f"{cluster.name(cluster.index)}: epoch {message['epoch']}", flush=True)
             trainer.epoch(message["epoch"])
     monitor.stop()
     sys.stdout.flush()
     os._exit(0)  # a normal exit would make TensorFlow wait for the other processes
-
-
-def receive(connection: Connection, monitor: HeartbeatMonitor) -> dict[str, Any]:
-    """Receive the coordinator's next message; where it has failed, the monitor ends this process."""
-    message = connection.receive()
-    if message is None:
-        monitor.join()
-    return message or {}

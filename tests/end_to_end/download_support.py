@@ -1,4 +1,4 @@
-"""Servers on loopback for each kind of trouble, and the download stage in a folder of its own."""
+"""Servers on loopback for each kind of failure, and the download stage in a folder of its own."""
 
 import hashlib
 import os
@@ -33,7 +33,7 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """A source for each kind of trouble."""
+    """A source for each kind of failure."""
 
     server: Server
 
@@ -88,7 +88,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.wfile.write(piece)
                 time.sleep(pause)
         except OSError:
-            pass  # the client has had enough
+            pass  # the client has ended the connection
 
     def log_message(self, *_):
         pass

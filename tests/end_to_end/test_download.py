@@ -5,6 +5,8 @@ import io
 import json
 import shutil
 import socket
+import subprocess
+import sys
 import tarfile
 import time
 
@@ -117,17 +119,23 @@ def test_packets_that_are_dropped_cost_the_deadline_and_no_more(download):
 
 
 def test_a_rerun_asks_no_source(download, server):
-    """Changed code or time-outs rerun the stage; what it downloaded before still has the right hash."""
+    """Changed code or another corpus in between rerun the stage; DVC's cache folder keeps the download."""
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q", "--no-scm"], cwd=download.root, check=True)
     download([f"{server.url}/good"])
     assert server.asked == ["/good"]
+    download.corpus.unlink()  # as DVC does before it runs the stage
     done = download([f"{server.url}/good"], timeout=1, env={"CORPUS_DIR": "nowhere"})
     assert done.returncode == 0, done
-    assert "corpus book from data/corpus.txt (downloaded before)" in done.stdout
+    assert "corpus book from an earlier download: 50,000 bytes" in done.stdout
+    assert download.corpus.read_bytes() == TEXT
     assert server.asked == ["/good"]
-    download.corpus.write_bytes(TEXT[:-1])
+    (kept,) = (download.root / ".dvc/cache/corpora").iterdir()
+    assert kept.name == SHA256
+    kept.write_bytes(TEXT[:-1])  # damaged: not used, and written anew
     done = download([f"{server.url}/good"])
     assert f"from {server.url}/good" in done.stdout
-    assert download.corpus.read_bytes() == TEXT
+    assert download.corpus.read_bytes() == kept.read_bytes() == TEXT
+    fails(download([f"{server.url}/good"], max_bytes=49_999), "more than 49999 bytes")
 
 
 def test_corpus_dir_comes_first(download, server):

@@ -87,3 +87,11 @@ def test_a_text_that_will_not_do_is_named(download, content, says):
         (download.root / "book.txt").write_bytes(content)
     fails(download(corpus="book.txt"), says)
     assert not download.corpus.exists()
+
+
+def test_a_long_name_is_cut_in_the_metrics(download):
+    """So that `dvc metrics show` fits into 100 columns."""
+    name = "a_text_with_a_very_long_name.txt"
+    (download.root / name).write_bytes(TEXT)
+    assert download(corpus=name).returncode == 0
+    assert json.loads((download.root / "metrics/corpus.json").read_text()) == {"corpus": f"{name[:19]}…"}

@@ -123,7 +123,7 @@ def test_experiments_metrics_and_plots(small):
     assert len(header) < 100
     assert len(samples(small)) == 9
 
-    small.dvc("exp", "show", "--only-changed", "--csv")
+    assert "longer" in small.dvc("exp", "show", "--only-changed", "--csv").stdout
     small.dvc(
         "exp", "run", "-S", "train.learning_rate=0.03", "-S", "vectorize.validation=0", "--name", "fast"
     )

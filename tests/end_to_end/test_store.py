@@ -1,9 +1,16 @@
 """The checkpoint store: what a changed code computes again, and what is pruned."""
 
+import fcntl
+import os
+import subprocess
+import sys
+import time
+
 import pytest
 
 from tests.support import Project, outputs
 
+STORE = ".dvc/cache/checkpoints"
 REWORDED = [
     "common/randomness.py",
     "common/params.py",
@@ -15,7 +22,7 @@ REWORDED = [
 
 def stored(project: Project) -> set[str]:
     """The runs in the store."""
-    return {path.name for path in (project.root / ".dvc/cache/checkpoints").iterdir()}
+    return {path.name for path in (project.root / STORE).iterdir()}
 
 
 def test_reworded_modules_compute_no_epoch(small):
@@ -61,24 +68,55 @@ def test_pruning_keeps_what_a_lock_reaches(small):
     def prune(*options, code=0):
         return small.run("python", "-m", "stages.prune", *options, code=code)
 
-    assert "0 runs deleted, 0.0 MB; 4 runs kept" in prune().stdout  # all were written today
+    assert prune().stdout == "deleted: 0 (freed: 0.0 MB); kept: 4\n"  # all were written today
     done = prune("--days", "0", "--dry-run")
-    assert f"{left_behind[:12]}: 2 files" in done.stdout
-    assert "1 runs would be deleted" in done.stdout
+    assert f"{left_behind[:12]}: 2 epochs" in done.stdout
+    assert "to delete: 1 (freed: 0.0 MB); kept: 3" in done.stdout
     assert stored(small) == {branch, experiment, left_behind, workspace}
-    assert "1 runs deleted" in prune("--days", "0").stdout
+
+    used = os.open(small.root / STORE / left_behind, os.O_RDONLY)
+    fcntl.flock(used, fcntl.LOCK_SH)  # as a training run does
+    assert "deleted: 0" in prune("--days", "0").stdout
+    os.close(used)
+    assert "deleted: 1" in prune("--days", "0").stdout
     assert stored(small) == {branch, experiment, workspace}
-    small.dvc("exp", "remove", "kept")
-    assert "1 runs deleted" in prune("--days", "0").stdout
-    assert stored(small) == {branch, workspace}
 
     for listing in (small.root / ".dvc/cache/files").rglob("*.dir"):
-        listing.unlink()
+        listing.unlink()  # what DVC's cache lacks makes no difference
+    small.dvc("exp", "remove", "kept")
+    assert "deleted: 1" in prune("--days", "0").stdout
+    assert stored(small) == {branch, workspace}
+
+    (small.root / "dvc.lock").write_text("stages: [", encoding="utf-8")
     done = prune("--days", "0", code=1)
-    assert done.stderr.startswith("error: Failed to collect")
-    assert "DVC's cache lacks a list of files" in done.stderr
+    assert done.stderr.startswith("error: it is unknown which checkpoints are needed, so none is deleted: ")
     assert done.stderr.count("\n") == 1
     assert stored(small) == {branch, workspace}
+
+
+def test_a_run_in_progress_is_locked(small):
+    """The process is training when its store is looked at."""
+    small.set_params(train__epochs=400, train__seed=5)
+    (before,) = stored(small)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stages.train"],
+        cwd=small.root,
+        env=small.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while not (now := stored(small) - {before}) or not list((small.root / STORE / min(now)).glob("epoch*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    lock = os.open(small.root / STORE / min(now), os.O_RDONLY)
+    with pytest.raises(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert process.poll() is None
+    process.kill()
+    process.wait()
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(lock)
 
 
 @pytest.mark.parametrize("option", [["--days", "-1"], ["--days", "x"], ["--all"]])
@@ -86,3 +124,29 @@ def test_a_wrong_option_is_named(small, option):
     done = small.run("python", "-m", "stages.prune", *option, code=1)
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_parameters_that_change_during_training_are_not_recorded(small):
+    """DVC reads params.yaml when a stage ends; the file is changed while the process is training."""
+    small.set_params(train__epochs=200, train__seed=6)
+    (before,) = stored(small)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro", "train"],
+        cwd=small.root,
+        env=small.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (now := stored(small) - {before}) or not list((small.root / STORE / min(now)).glob("epoch*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    small.set_params(train__seed=7)
+    assert process.poll() is None
+    errors = process.communicate(timeout=120)[1]
+    assert process.returncode != 0
+    assert "error: params.yaml was changed while training ran" in errors
+    assert "Traceback" not in errors
+    small.set_params(train__seed=6)
+    assert "200 of 200 epochs were computed before" in small.dvc("repro", "train").stdout

@@ -8,7 +8,7 @@ import pytest
 
 from stages.common.history import history_of
 
-# a hundred steps on some 400 windows: the model soon has them by heart
+# a hundred steps on some 400 windows: the model soon overfits
 SPLIT = {
     "vectorize__validation": 0.5,
     "model__units": 48,

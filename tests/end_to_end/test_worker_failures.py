@@ -117,7 +117,7 @@ def test_a_killed_coordinator_leaves_no_local_worker(one_process, untrained):
             assert_one_line(coordinator, "error: worker 1 (127.0.0.1:", 1)
         else:
             coordinator.send_signal(signal.SIGINT)
-            assert_one_line(coordinator, "error: interrupted; all finished epochs are kept", 130)
+            assert_one_line(coordinator, "error: interrupted; `dvc repro` resumes after the last", 130)
         assert nobody_is_left(untrained.root)
     untrained.set_params(train__workers=3)
     assert "epochs were computed before" in untrained.dvc("repro", "train").stdout

@@ -126,10 +126,12 @@ def test_another_number_of_workers_computes_nothing_anew(one_process, tmp_path):
     assert trained(root) == trained(one_process.root)
 
 
-def test_workers_that_come_when_all_is_done_are_sent_home(one_process, host):
+def test_workers_that_connect_when_all_is_done_are_told_to_end(one_process, host):
     with free_ports(2) as ports:
         addresses = [f"127.0.0.1:{port}" for port in ports]
         worker = start(host, "stages.worker", TF_CONFIG=tf_config(addresses, 1))
+        assert worker.stdout is not None
+        assert worker.stdout.readline().startswith("waiting for the coordinator")
         done = one_process.run("python", "-m", "stages.train", TF_CONFIG=tf_config(addresses, 0))
         assert f"{EPOCHS} of {EPOCHS} epochs were computed before" in done.stdout
         output, errors = worker.communicate(timeout=10)

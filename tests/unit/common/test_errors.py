@@ -25,7 +25,7 @@ def run(body: str, **environment: str) -> subprocess.CompletedProcess[str]:
             1,
             "error: disk: No space left; free some space, then",
         ),
-        ("raise KeyboardInterrupt", 130, "error: interrupted; all finished epochs are kept"),
+        ("raise KeyboardInterrupt", 130, "error: interrupted; `dvc repro` resumes after"),
     ],
 )
 def test_what_the_user_can_correct_is_one_line(body, code, line):

@@ -1,5 +1,6 @@
 """Recipes: files with a sentence and parameters, as options of `dvc exp run`."""
 
+import shutil
 import subprocess
 import sys
 
@@ -21,10 +22,12 @@ def test_options_are_what_a_shell_passes_on():
     assert options_of(lists) == ["-S", "sample.temperatures=[0.5,1.0]"]
 
 
-@pytest.mark.parametrize("value", ["two words", "", "null", "3"])
+@pytest.mark.parametrize(
+    "value", ["two words", "", "null", "3", "a,b", "it's", "*.txt", "a=b", "a#b", "ä", "${x}"]
+)
 def test_a_value_that_a_shell_or_yaml_would_change_is_refused(value):
     recipe = Recipe(about="A.", params={"sample": {"prompt": value}})
-    with pytest.raises(StageError, match=r"sample\.prompt: got .*; a recipe takes values without spaces"):
+    with pytest.raises(StageError, match=r"sample\.prompt: got .*; a recipe takes numbers, true, false"):
         options_of(recipe)
 
 
@@ -40,3 +43,24 @@ def test_the_command_lists_prints_and_names_what_is_wrong():
     assert done.returncode == 1
     assert done.stderr.startswith("error: recipes/all-1024.yaml is missing; there are all-128, all-256,")
     assert done.stderr.count("\n") == 1
+    assert done.stdout == "--no-such-recipe\n"  # DVC refuses it, instead of running the defaults
+
+
+@pytest.mark.parametrize(
+    ("params", "line"),
+    [
+        ("trian: {epochs: 3}", "trian: no such parameter; there are download, vectorize"),
+        ("train: {epoch: 3}", "train.epoch: no such parameter; there are epochs"),
+        ("train: {epochs: 0}", "train.epochs: got 0; takes a whole number"),
+        ("train: {streams: 2}", "train.streams is now called train.microbatches; rename it"),
+        ("train: 3", "params.train: got 3; takes sections of params.yaml"),
+    ],
+)
+def test_a_recipe_with_a_mistake_is_named(tmp_path, monkeypatch, params, line):
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes/mine.yaml").write_text(f"about: Mine.\nparams: {{{params}}}\n", encoding="utf-8")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StageError) as caught:
+        read_recipe("mine")
+    assert str(caught.value).startswith(f"recipes/mine.yaml: {line}")

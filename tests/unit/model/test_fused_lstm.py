@@ -96,7 +96,7 @@ def test_matrix_products_in_bfloat16_are_near():
         assert np.linalg.norm(ours - theirs) < 0.03 * np.linalg.norm(theirs)
 
 
-def test_a_precision_that_only_the_fast_path_has_is_refused_elsewhere(params):
+def test_a_precision_that_only_the_fused_step_has_is_refused_elsewhere(params):
     settings = params(vectorize__maxlen=MAXLEN, model__units=16, train__precision="mixed_bfloat16")
     windows = make_windows(make_text(500), settings.vectorize)
     with pytest.raises(StageError, match=r"train\.precision: got 'mixed_bfloat16'; takes float32 here"):
@@ -203,7 +203,7 @@ def test_no_sum_depends_on_which_buffer_is_free():
     assert "AddN" not in types, f"AddN gave {len(orders)} different sums of the same numbers"
 
 
-def test_an_train_step_is_keras_s():
+def test_a_train_step_is_keras_s():
     ours, theirs = random_model(), random_model()
     x, y = random_batch(8)
     compile_model(ours, 0.01)

@@ -17,6 +17,8 @@ def test_a_prompt_from_the_command_line_standard_input_or_a_file(tmp_path, monke
     assert read_prompt(None, file) == "di «ra»\n"
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("di «ra»\n".encode()), encoding="ascii"))
     assert read_prompt("-", None) == "di «ra»"
+    file.write_bytes(b"di\r\nra\rme\r\n")  # line ends as in a corpus
+    assert read_prompt(None, file) == "di\nra\nme"
 
 
 def test_bytes_that_are_not_utf_8_are_named(tmp_path, monkeypatch):

@@ -2,12 +2,13 @@
 
 import io
 import os
-import time
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from stages.common.files import remove_leftovers, write_atomically
+from stages.common.files import write_atomically
 from stages.training.checkpoints import (
     Checkpoint,
     DamagedCheckpoint,
@@ -59,7 +60,7 @@ def test_every_flipped_bit_and_every_cut_is_noticed():
             from_bytes(content[:length])
 
 
-def test_the_valid_epochs_ends_at_a_missing_damaged_or_foreign_one(tmp_path, capfd):
+def test_valid_epochs_end_at_a_missing_damaged_or_foreign_one(tmp_path, capfd):
     store = CheckpointStore(tmp_path, "f" * 64)
     assert store.valid_epochs(5) == []
     for epoch in range(4):
@@ -108,11 +109,15 @@ def test_a_write_is_atomic(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_leftovers_of_a_killed_write_are_removed(tmp_path):
-    for name, age in ((".losses.tsv.1.part", 700), (".losses.tsv.2.part", 0), ("losses.tsv", 700)):
+def test_a_write_removes_what_a_killed_one_left(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    for name in (
+        f".losses.tsv.{ended.pid}.part",
+        f".losses.tsv.{os.getppid()}.part",
+        f".other.{ended.pid}.part",
+    ):
         (tmp_path / name).touch()
-        os.utime(tmp_path / name, (time.time() - age, time.time() - age))
-    remove_leftovers(tmp_path, 600)
-    assert {path.name for path in tmp_path.iterdir()} == {".losses.tsv.2.part", "losses.tsv"}
-    remove_leftovers(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"losses.tsv"}
+    write_atomically(tmp_path / "losses.tsv", lambda file: file.write(b"new"))
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"losses.tsv", f".losses.tsv.{os.getppid()}.part", f".other.{ended.pid}.part"}
