@@ -72,7 +72,7 @@ def read_yaml(path: Path, if_missing: str) -> Any:
     try:
         text = path.read_text(encoding="utf-8")
         tree = yaml.safe_load(text)
-        if difference := _two_readings(tree, YAML(typ="safe").load(text), ""):
+        if difference := _two_readings(tree, YAML(typ="safe", pure=True).load(text), ""):
             raise StageError(f"{path}: {difference}")
         return tree
     except FileNotFoundError:
