@@ -46,11 +46,6 @@ def file_name(epoch: int) -> str:
     return f"epoch-{epoch:03d}.npz"
 
 
-def epoch_of(path: Path) -> int:
-    """Read the epoch out of the name of a checkpoint file."""
-    return int(path.stem.split("-")[1])
-
-
 def to_bytes(checkpoint: Checkpoint) -> bytes:
     """Serialize a checkpoint as an `.npz` with its own SHA-256 in the zip's comment.
 
@@ -118,7 +113,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def checkpoint_files(folder: Path = CHECKPOINTS_DIR) -> list[Path]:
     """List the checkpoint files in a folder, in the order of their epochs."""
-    return sorted(folder.glob("epoch-*.npz"), key=epoch_of)
+    return sorted(folder.glob("epoch-*.npz"), key=lambda path: int(path.stem.split("-")[1]))
 
 
 def fitting_checkpoint(path: Path, vocab_size: int) -> Checkpoint:

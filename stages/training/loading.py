@@ -5,13 +5,7 @@ import keras
 from stages.common.errors import StageError
 from stages.common.paths import CHECKPOINTS_DIR, MODEL_FILE
 from stages.model.architecture import build_model
-from stages.training.checkpoints import (
-    DamagedCheckpoint,
-    checkpoint_files,
-    epoch_of,
-    file_name,
-    read_checkpoint,
-)
+from stages.training.checkpoints import DamagedCheckpoint, checkpoint_files, file_name, read_checkpoint
 
 
 def load_trained(epoch: int | None, maxlen: int, vocab_size: int) -> keras.Sequential:
@@ -30,7 +24,7 @@ def load_trained(epoch: int | None, maxlen: int, vocab_size: int) -> keras.Seque
     """
     path = MODEL_FILE if epoch is None else CHECKPOINTS_DIR / file_name(epoch)
     if not path.exists():
-        there = [epoch_of(file) for file in checkpoint_files()]
+        there = [int(file.stem.split("-")[1]) for file in checkpoint_files()]
         others = f"; there are epochs {there[0]} to {there[-1]}" if there and epoch is not None else ""
         raise StageError(f"{path} is missing{others}; `dvc repro` creates it")
     try:
