@@ -153,7 +153,7 @@ REPLACED = r"snapshot|charset|held[-_ ]out|\b(knob|crew|chief|figure|stream)s?\b
 WORDS_OF_OTHERS = {
     "stages/distributed/cluster.py": {"chief"},  # TensorFlow's
     "tests/unit/distributed/test_cluster.py": {"chief"},
-    "stages/evaluation/report.html.j2": {"charset"},  # HTML's
+    "stages/evaluation/report.html.j2": {"charset", "figure"},  # HTML's
     "stages/common/params.py": {"streams"},  # former names are answered with the present ones
     "tests/unit/common/test_params.py": {"streams"},
     "tests/end_to_end/test_report.py": {"figure"},  # HTML's
