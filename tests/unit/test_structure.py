@@ -156,6 +156,7 @@ WORDS_OF_OTHERS = {
     "stages/evaluation/report.html.j2": {"charset", "figure"},  # HTML's
     "stages/common/params.py": {"streams"},  # former names are answered with the present ones
     "tests/unit/common/test_params.py": {"streams"},
+    "tests/unit/common/test_recipes.py": {"streams"},
     "tests/end_to_end/test_report.py": {"figure"},  # HTML's
 }
 
