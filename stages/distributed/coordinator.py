@@ -170,6 +170,7 @@ class Coordinator:
     def _dismiss_workers(self) -> None:
         """Tell workers that connect while no epoch is left to compute, until the block is left."""
         assert self._cluster
+        until = time.monotonic() + 2  # a worker that waits tries to connect every half second
         with contextlib.suppress(OSError, StageError), listen(self._cluster.addresses[0]) as server:
             server.settimeout(0.2)
             while True:
@@ -177,7 +178,7 @@ class Coordinator:
                     self._connections.append(Connection(server.accept()[0], "a worker"))
                     self._connections[-1].send(end=True)
                 except TimeoutError:
-                    if self.monitor.stopped.is_set():
+                    if self.monitor.stopped.is_set() and time.monotonic() > until:
                         return
 
     def _before_exit(self, failure: str) -> None:

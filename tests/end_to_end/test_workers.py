@@ -19,7 +19,7 @@ from tests.end_to_end.cluster_support import (
 from tests.support import Project, free_ports, outputs, tf_config, trained, without_training
 
 
-@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("workers", [3])
 def test_any_number_of_workers_gives_the_same_bytes(one_process, untrained, workers):
     """Losses, weights, optimizer, samples at temperature 0 and above; three workers for four microbatches."""
     untrained.set_params(train__workers=workers)
