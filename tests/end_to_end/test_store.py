@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +24,17 @@ REWORDED = [
 def stored(project: Project) -> set[str]:
     """The runs in the store."""
     return {path.name for path in (project.root / STORE).iterdir()}
+
+
+def first_epoch_of_a_new_run(project: Project, before: str) -> Path:
+    """Wait until a run beside the one of before has an epoch in the store; returns its folder."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for run in stored(project) - {before}:
+            if list((project.root / STORE / run).glob("epoch*")):
+                return project.root / STORE / run
+        time.sleep(0.05)
+    raise AssertionError("no epoch was computed")
 
 
 def test_reworded_modules_compute_no_epoch(small):
@@ -105,11 +117,8 @@ def test_a_run_in_progress_is_locked(small):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 60
-    while not (now := stored(small) - {before}) or not list((small.root / STORE / min(now)).glob("epoch*")):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    lock = os.open(small.root / STORE / min(now), os.O_RDONLY)
+    run = first_epoch_of_a_new_run(small, before)
+    lock = os.open(run, os.O_RDONLY)
     with pytest.raises(BlockingIOError):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     assert process.poll() is None
@@ -138,10 +147,7 @@ def test_parameters_that_change_during_training_are_not_recorded(small):
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 60
-    while not (now := stored(small) - {before}) or not list((small.root / STORE / min(now)).glob("epoch*")):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    first_epoch_of_a_new_run(small, before)
     small.set_params(train__seed=7)
     assert process.poll() is None
     errors = process.communicate(timeout=120)[1]
