@@ -25,7 +25,7 @@ all_targets = {"targets": "all", "batch_size": 128}
 for characters, model, train in (
     (10000, {}, {}),
     (10000, {}, {"precision": "mixed_bfloat16"}),
-    *((2000, other | {"cell": cell}, all_targets) for cell in ("lstm", "gru", "rnn")),
+    (2000, other | {"cell": "gru"}, all_targets),
 ):
     update = {"model": read.model.model_copy(update=model), "train": read.train.model_copy(update=train)}
     params = read.model_copy(update=update)
@@ -53,4 +53,4 @@ def test_the_number_of_cores_does_not_change_a_byte():
     one, many = run(1), run(available)
     assert (one[0], many[0]) == (1, available)
     assert one[1:] == many[1:]
-    assert len(set(one[2::2])) == 5
+    assert len(set(one[2::2])) == 3

@@ -130,18 +130,18 @@ def test_a_wrong_password_is_said_and_loses_nothing(shared, tmp_path):
     log_in(project, PASSWORD)
 
 
-def damaged(content: bytes, how: str) -> bytes:
-    """A file's content with one bit flipped, or cut short."""
-    return content[:1000] + (bytes([content[1000] ^ 1]) + content[1001:] if how == "flipped bit" else b"")
+def damaged(content: bytes) -> bytes:
+    """A file's content with one bit flipped."""
+    return content[:1000] + bytes([content[1000] ^ 1]) + content[1001:]
 
 
 @contextlib.contextmanager
-def damaged_objects(shared: tuple[Project, Path], how: str, *names: str) -> Iterator[None]:
+def damaged_objects(shared: tuple[Project, Path], *names: str) -> Iterator[None]:
     """For a while the server has these files of the project damaged."""
     project, folder = shared
     objects = {path.read_bytes(): path for path in folder.rglob("*") if path.is_file()}
     for name in names:
-        objects[project.read(name)].write_bytes(damaged(project.read(name), how))
+        objects[project.read(name)].write_bytes(damaged(project.read(name)))
     try:
         yield
     finally:
@@ -149,12 +149,11 @@ def damaged_objects(shared: tuple[Project, Path], how: str, *names: str) -> Iter
             objects[project.read(name)].write_bytes(project.read(name))
 
 
-@pytest.mark.parametrize("how", ["flipped bit", "cut short"])
-def test_a_damaged_object_is_never_used(shared, tmp_path, how):
+def test_a_damaged_object_is_never_used(shared, tmp_path):
     """An epoch and the model are damaged: named, left out, and only what is missing is computed anew."""
     project, _ = shared
     colleague = clone_of(project, tmp_path / "clone")
-    with damaged_objects(shared, how, "models/checkpoints/epoch-001.npz", "models/model.keras"):
+    with damaged_objects(shared, "models/checkpoints/epoch-001.npz", "models/model.keras"):
         done = colleague.dvc("pull", code=None)
         assert done.returncode != 0
         assert "models/checkpoints" in done.stderr
@@ -173,7 +172,7 @@ def test_checkpoints_from_a_remote_that_is_not_verified_are_checked_all_the_same
     project, _ = shared
     colleague = clone_of(project, tmp_path / "clone")
     colleague.dvc("remote", "modify", "--local", "team", "verify", "false")
-    with damaged_objects(shared, "flipped bit", "models/checkpoints/epoch-001.npz"):
+    with damaged_objects(shared, "models/checkpoints/epoch-001.npz"):
         colleague.dvc("pull")
         colleague.set_params(train__epochs=3)
         done = colleague.dvc("repro", "train")
