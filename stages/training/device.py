@@ -30,12 +30,26 @@ def _quiet_stderr() -> Iterator[None]:
             os.close(stderr)
 
 
+# part of what the numbers depend on, so it is the same on every machine
+PINNED = {"KERAS_BACKEND": "tensorflow", "TF_ENABLE_ONEDNN_OPTS": "1"}
+for name, value in PINNED.items():
+    if os.environ.get(name, value) != value:
+        print(
+            f"warning: {name}={os.environ[name]} is ignored: the pipeline sets it to {value}, since the last "
+            "bits of every weight depend on it",
+            file=sys.stderr,
+        )
+    os.environ[name] = value
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only: the rest is about the build
-os.environ["KERAS_BACKEND"] = "tensorflow"
 with _quiet_stderr():
-    import tensorflow as tf  # reads both variables
+    import keras
+    import tensorflow as tf  # reads these variables
 
     GPUS = tf.config.list_physical_devices("GPU")
+# a user's ~/.keras/keras.json may have other values
+keras.config.set_floatx("float32")
+keras.config.set_epsilon(1e-7)
+keras.config.set_image_data_format("channels_last")
 
 
 def set_up_tensorflow(device: str, cores: int | None = None) -> str:

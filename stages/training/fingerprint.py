@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from stages.common.params import Params
+from stages.training.machine import gpus, kernel_switches, processor
 
 ROOT = Path(__file__).parents[2]
 # numeric code is what these modules import, directly or through others, and they themselves
@@ -66,7 +67,9 @@ def fingerprint_inputs(params: Params, device: str, windows_sha256: str) -> dict
         "model": params.model.model_dump(),
         "train": params.train.model_dump(exclude=PARAMETERS_WITHOUT_INFLUENCE | of_schedule),
         "device": device,
-        "machine": platform.machine(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "processor": gpus() if device == "gpu" else processor(),
+        "environment": kernel_switches(),
         "versions": {"tensorflow": tf.__version__, "keras": keras.__version__, "numpy": np.__version__},
         "code": code_digests(),
     }
