@@ -25,22 +25,22 @@ print(json.dumps(time.perf_counter() - began))
 
 GENERATION_ALONE = """
 import json, time
+from pathlib import Path
 from stages.training.device import set_up_tensorflow
 set_up_tensorflow("cpu")
 from stages.model.generator import Generator, uniform_draws
-from stages.text.vocabulary import encode_prompt
 from stages.model.architecture import build_model
 from stages.training.checkpoints import checkpoint_files, read_checkpoint
-from stages.text.windows_file import first_window
-prompt, vocabulary = first_window()
-checkpoint = read_checkpoint(checkpoint_files()[-1])
+from stages.text.vocabulary_file import read_model_text
+checkpoint = read_checkpoint(list(checkpoint_files().values())[-1])
+prompt = read_model_text(Path("models")).encode(None, "")
 model = build_model(**checkpoint.model)
 model.set_weights(checkpoint.weights)
 temperatures = [0.2, 0.5, 1.0, 1.2]
 generator = Generator(model, temperatures, 400)
 def once(epoch):
     began = time.perf_counter()
-    generator(encode_prompt(prompt, vocabulary, 40), uniform_draws(0, epoch, temperatures, 400))
+    generator(prompt, uniform_draws(0, epoch, temperatures, 400))
     return time.perf_counter() - began
 once(0)
 print(json.dumps(sorted(once(epoch) for epoch in range(9))[4]))

@@ -1,6 +1,7 @@
 """Generation by hand: `python -m stages.generate --prompt "..."` prints each character as it comes.
 
-It reads `models/model.keras`, or the checkpoint of one epoch, and writes to standard output only.
+It reads `models/model.keras`, or the checkpoint of one epoch, and `models/vocabulary.json`. It writes to
+standard output only.
 """
 
 import argparse
@@ -12,11 +13,9 @@ from pathlib import Path
 
 from stages.common.cli import Parser, number, whole_number
 from stages.common.errors import run_stage
-from stages.common.params import read_params
-from stages.text.normalization import normalize
+from stages.common.paths import MODELS_DIR
 from stages.text.prompts import read_prompt
-from stages.text.vocabulary import encode_prompt
-from stages.text.windows_file import first_window
+from stages.text.vocabulary_file import read_model_text
 
 
 def arguments() -> argparse.Namespace:
@@ -27,6 +26,8 @@ def arguments() -> argparse.Namespace:
         epilog="Only the continuation is printed. Without a prompt, the first characters of the training "
         "text are continued. A prompt is normalized as the training text was.",
     )
+    models = "folder of model.keras and vocabulary.json (%(default)s)"
+    parser.add_argument("--model", type=Path, default=MODELS_DIR, metavar="DIR", help=models)
     prompt = parser.add_mutually_exclusive_group()
     prompt.add_argument("--prompt", metavar="TEXT", help="text to continue; - reads standard input")
     prompt.add_argument("--prompt-file", metavar="FILE", type=Path, help="a UTF-8 file to continue")
@@ -51,15 +52,13 @@ def main() -> None:
     options = arguments()
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end quietly when the reader of a pipe ends
-    settings = read_params().vectorize
-    start, vocabulary = first_window()
+    text = read_model_text(options.model)
 
-    def encoded(text: str) -> deque[int]:
-        indices = encode_prompt(normalize(text, settings), vocabulary, len(start), "the prompt")
-        return deque(indices.tolist(), maxlen=len(start))
+    def encoded(prompt: str | None) -> deque[int]:
+        return deque(text.encode(prompt, "the prompt").tolist(), maxlen=text.maxlen)
 
     prompt = read_prompt(options.prompt, options.prompt_file)
-    window = encoded(start if prompt is None else prompt)
+    window = encoded(prompt)
     # TensorFlow takes seconds to import, so mistakes in the above are reported before
     from stages.training.device import set_up_tensorflow
 
@@ -67,13 +66,13 @@ def main() -> None:
     from stages.model.streaming import StreamingSampler, converse
     from stages.training.loading import load_trained
 
-    model = load_trained(options.epoch, len(start), len(vocabulary))
-    sampler = StreamingSampler(model, vocabulary, options.temperature, options.top_k, options.seed)
+    model = load_trained(options.model, options.epoch, text)
+    sampler = StreamingSampler(model, text.vocabulary, options.temperature, options.top_k, options.seed)
     if options.interactive:
         converse(sampler, options.length, window, encoded, begin=prompt is not None)
     else:
-        for text in range(options.count):
-            sampler.print(window.copy(), options.length, text)
+        for number in range(options.count):
+            sampler.print(window.copy(), options.length, number)
 
 
 def until_interrupted() -> None:

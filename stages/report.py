@@ -28,7 +28,7 @@ def main() -> None:
     params = read_params()
     samples = read_samples()
     quality = list(csv.DictReader(read_output(QUALITY_FILE, "quality").splitlines(), delimiter="\t"))
-    history = history_of(read_output(LOSSES_FILE, "train"))
+    history = history_of(read_output(LOSSES_FILE, "train"), params.train.targets)
     corpus = json.loads(read_output(CORPUS_METRICS, "download"))
     corpus |= json.loads(read_output(WINDOWS_SUMMARY, "vectorize"))
     ngram = best_of(read_output(BASELINE_FILE, "baseline"))

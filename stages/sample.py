@@ -7,25 +7,24 @@ seconds.
 from stages.common.errors import StageError, run_stage
 from stages.common.files import write_bytes_atomically
 from stages.common.params import read_params
-from stages.common.paths import CHECKPOINTS_DIR, SAMPLES_DIR, SAMPLES_FILE
+from stages.common.paths import CHECKPOINTS_DIR, MODELS_DIR, SAMPLES_DIR, SAMPLES_FILE
 from stages.text.normalization import normalize
 from stages.text.samples import Sample, as_the_article_prints, lines_of
-from stages.text.vocabulary import decode, encode_prompt
-from stages.text.windows_file import first_window
+from stages.text.vocabulary import decode
+from stages.text.vocabulary_file import read_model_text
 from stages.training.checkpoints import checkpoint_files, fitting_checkpoint
 
 
 def main() -> None:
     """Generate all samples; write them for programs, and as the article prints them."""
-    settings = read_params()
-    params = settings.sample
-    start, vocabulary = first_window()
-    files = checkpoint_files()
+    params = read_params().sample
+    text = read_model_text(MODELS_DIR)
+    files = list(checkpoint_files().values())
     if not files:
         raise StageError(f"{CHECKPOINTS_DIR} has no checkpoints; `dvc repro train` creates them")
-    arguments = fitting_checkpoint(files[0], len(vocabulary)).model
-    prompt = start if params.prompt is None else normalize(params.prompt, settings.vectorize)
-    indices = encode_prompt(prompt, vocabulary, arguments["maxlen"])
+    arguments = fitting_checkpoint(files[0], text.vocabulary).model
+    prompt = text.first_window if params.prompt is None else normalize(params.prompt, text)
+    indices = text.encode(params.prompt, "sample.prompt")
     # TensorFlow takes seconds to import, so mistakes in the above are reported before
     from stages.training.device import set_up_tensorflow
 
@@ -37,13 +36,13 @@ def main() -> None:
     generator = Generator(model, params.temperatures, params.length)
     samples: list[Sample] = []
     for path in files:
-        checkpoint = fitting_checkpoint(path, len(vocabulary))
+        checkpoint = fitting_checkpoint(path, text.vocabulary)
         model.set_weights(checkpoint.weights)
         draws = uniform_draws(params.seed, checkpoint.epoch, params.temperatures, params.length)
-        texts = [decode(row, vocabulary) for row in generator(indices, draws)]
+        texts = [decode(row, text.vocabulary) for row in generator(indices, draws)]
         of_epoch: list[Sample] = [
-            {"epoch": checkpoint.epoch, "temperature": temperature, "prompt": prompt, "text": text}
-            for temperature, text in zip(params.temperatures, texts, strict=True)
+            {"epoch": checkpoint.epoch, "temperature": temperature, "prompt": prompt, "text": generated}
+            for temperature, generated in zip(params.temperatures, texts, strict=True)
         ]
         page = as_the_article_prints(of_epoch, checkpoint.metrics["loss"])
         write_bytes_atomically(SAMPLES_DIR / f"{path.stem}.txt", page.encode())

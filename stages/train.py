@@ -9,9 +9,9 @@ import os
 
 from stages.common.errors import StageError, run_stage
 from stages.common.params import Train, read_params
+from stages.common.paths import MODELS_DIR
 from stages.distributed.cluster import cluster_to_coordinate
-from stages.text.normalization import normalize
-from stages.text.vocabulary import encode_prompt
+from stages.text.vocabulary_file import model_text, write_model_text
 from stages.text.windows import Windows
 from stages.text.windows_file import load_windows
 
@@ -22,9 +22,9 @@ def main() -> None:
     cluster = cluster_to_coordinate(params.train.workers)
     windows = load_windows()
     require_validation_split(params.train, windows)
-    if params.sample.prompt is not None:  # the sample stage would report a wrong one only after training
-        prompt = normalize(params.sample.prompt, params.vectorize)
-        encode_prompt(prompt, windows.vocabulary, windows.maxlen)
+    text = model_text(windows, params.vectorize)
+    text.encode(params.sample.prompt, "sample.prompt")  # or the sample stage would fail after the training
+    write_model_text(MODELS_DIR, text)
     if cluster:  # TensorFlow reports lost workers in many lines; here it is one
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # TensorFlow takes seconds to import, so mistakes in the above are reported before

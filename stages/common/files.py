@@ -61,7 +61,7 @@ def write_bytes_atomically(path: Path, content: bytes) -> None:
 
 def write_json_atomically(path: Path, tree: Any) -> None:
     """Write a tree as indented JSON with `write_atomically`."""
-    write_bytes_atomically(path, (json.dumps(tree, indent=2) + "\n").encode())
+    write_bytes_atomically(path, (json.dumps(tree, indent=2, allow_nan=False) + "\n").encode())
 
 
 def read_output(path: Path, stage: str) -> str:

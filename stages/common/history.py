@@ -1,6 +1,7 @@
 """The history of a training run: metrics of each epoch, as a table and as a summary."""
 
 import csv
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ def best_epoch(history: Sequence[Metrics]) -> int | None:
         The epoch, counted from 0, or None without a validation split.
     """
     losses = [metrics["val_loss"] for metrics in history if "val_loss" in metrics]
-    return losses.index(min(losses)) if losses else None
+    return min(range(len(losses)), key=lambda epoch: (math.isnan(losses[epoch]), losses[epoch]), default=None)
 
 
 def summary_of(history: Sequence[Metrics], kept: int) -> dict[str, Any]:
@@ -38,22 +39,47 @@ def summary_of(history: Sequence[Metrics], kept: int) -> dict[str, Any]:
     return summary if best is None else summary | {"best_epoch": best}
 
 
-def table_of(history: Sequence[Metrics]) -> str:
-    """Write the history as a tab-separated table, a row for each epoch and part of the text."""
+def parts(targets: str) -> dict[str, str]:
+    """Name what the losses are of.
+
+    Args:
+        targets: `train.targets`. With `all`, the training loss is a mean over all positions of a window,
+            so it can be compared with the validation loss over all positions only.
+
+    Returns:
+        The part of the text, by the prefix of its metrics.
+    """
+    if targets == "last":
+        return {"": "training", "val_": "validation"}
+    return {"": "training, all positions", "val_": "validation", "val_all_": "validation, all positions"}
+
+
+def table_of(history: Sequence[Metrics], targets: str) -> str:
+    """Write the history as a tab-separated table.
+
+    Args:
+        history: the metrics of each epoch.
+        targets: `train.targets`.
+
+    Returns:
+        A header and a row for each epoch and part.
+    """
     lines = ["epoch\tpart\tloss\tbits_per_char"]
     for epoch, metrics in enumerate(history):
-        lines.append(f"{epoch}\ttraining\t{metrics['loss']}\t{metrics['bits_per_char']}")
-        if "val_loss" in metrics:
-            lines.append(f"{epoch}\tvalidation\t{metrics['val_loss']}\t{metrics['val_bits_per_char']}")
+        for prefix, part in parts(targets).items():
+            if f"{prefix}loss" in metrics:
+                loss, bits = (metrics[prefix + name] for name in ("loss", "bits_per_char"))
+                lines.append(f"{epoch}\t{part}\t{loss}\t{bits}")
     return "\n".join(lines) + "\n"
 
 
-def history_of(table: str) -> list[Metrics]:
+def history_of(table: str, targets: str) -> list[Metrics]:
     """Read the table that `table_of` wrote."""
+    prefixes = {part: prefix for prefix, part in parts(targets).items()}
     history: list[Metrics] = []
     for row in csv.DictReader(table.splitlines(), delimiter="\t"):
-        if row["part"] == "training":
+        prefix = prefixes[row["part"]]
+        if not prefix:
             history.append({})
-        prefix = "" if row["part"] == "training" else "val_"
         history[-1] |= {prefix + name: float(row[name]) for name in ("loss", "bits_per_char")}
     return history

@@ -5,7 +5,8 @@ from pathlib import Path
 CORPUS_FILE = Path("data/corpus.txt")
 WINDOWS_FILE = Path("data/windows.npz")
 CHECKPOINTS_DIR = Path("models/checkpoints")
-MODEL_FILE = Path("models/model.keras")
+MODELS_DIR = Path("models")
+MODEL_FILE = MODELS_DIR / "model.keras"
 CORPUS_METRICS = Path("metrics/corpus.json")
 WINDOWS_SUMMARY = Path("metrics/windows.json")
 BASELINE_FILE = Path("metrics/baseline.tsv")

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from stages.common.history import Metrics, best_epoch
+from stages.common.history import Metrics, best_epoch, parts
 
-LOSSES = {"loss": "training", "val_loss": "validation"}
 QUALITIES = {
     "known_words": ("Known words: words that occur in the text", "share of words"),
     "novelty_8": ("8-gram novelty: 8-grams that do not occur in the text", "share of 8-grams"),
@@ -17,21 +16,22 @@ COLORS = ["#3b7fc4", "#c2620e", "#2a8f60", "#b0559f", "#857a1f", "#c0504d"]
 DASHES = [[1, 0], [7, 3], [2, 2], [10, 3, 2, 3], [4, 4], [1, 3]]
 
 
-def loss_chart(history: Sequence[Metrics], ngram: Metrics | None) -> dict[str, Any]:
+def loss_chart(history: Sequence[Metrics], ngram: Metrics | None, targets: str) -> dict[str, Any]:
     """Draw the training and validation loss of each epoch, and the n-gram baseline as a level line.
 
     Args:
         history: the metrics of each epoch.
         ngram: the best n-gram model, None without a validation split.
+        targets: `train.targets`.
 
     Returns:
         title, summary (a sentence for screen readers) and spec (Vega-Lite).
     """
     rows: list[dict[str, Any]] = [
-        {"epoch": epoch, "value": metrics[name], "series": series}
-        for name, series in LOSSES.items()
+        {"epoch": epoch, "value": metrics[f"{prefix}loss"], "series": part}
+        for prefix, part in parts(targets).items()
         for epoch, metrics in enumerate(history)
-        if name in metrics
+        if f"{prefix}loss" in metrics
     ]
     summary = f"Training loss, from {history[0]['loss']:.3f} in epoch 0 to {history[-1]['loss']:.3f} in "
     summary += f"epoch {len(history) - 1}"

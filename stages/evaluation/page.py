@@ -62,7 +62,7 @@ def render(
     javascript = vl_convert.javascript_bundle()  # type: ignore[call-arg]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        charts=[loss_chart(history, ngram), *quality_charts(quality, temperatures)],
+        charts=[loss_chart(history, ngram, params.train.targets), *quality_charts(quality, temperatures)],
         corpus=corpus,
         epochs=epochs,
         best=best_epoch(history),

@@ -1,6 +1,7 @@
 """The text as the model reads it, and where its validation split begins."""
 
 from pathlib import Path
+from typing import Protocol
 
 from stages.common.errors import StageError
 from stages.common.params import Vectorize
@@ -28,7 +29,19 @@ def read_text(path: Path, settings: Vectorize) -> str:
     return normalize(text, settings)
 
 
-def normalize(text: str, settings: Vectorize) -> str:
+class Normalization(Protocol):
+    """What is done to a text first."""
+
+    @property
+    def lowercase(self) -> bool:
+        """Whether to lowercase it."""
+
+    @property
+    def newlines_to_spaces(self) -> bool:
+        """Whether to turn each newline into a space."""
+
+
+def normalize(text: str, settings: Normalization) -> str:
     """Lowercase a text and turn its newlines into spaces, each if `settings` say so."""
     if settings.lowercase:
         text = text.lower()

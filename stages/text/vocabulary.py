@@ -1,5 +1,7 @@
 """The vocabulary: the sorted distinct characters of a text, and the text as indices into it."""
 
+import hashlib
+
 import numpy as np
 
 from stages.common.errors import StageError
@@ -25,6 +27,11 @@ def encode(text: str) -> tuple[np.ndarray, str]:
     index_of = np.zeros(0x110000, dtype=smallest)
     index_of[vocabulary] = np.arange(len(vocabulary), dtype=smallest)
     return index_of[codes], "".join(map(chr, vocabulary))
+
+
+def vocabulary_sha256(vocabulary: str) -> str:
+    """Hash a vocabulary, in hexadecimal; models and checkpoints name the one that they are of."""
+    return hashlib.sha256(vocabulary.encode()).hexdigest()
 
 
 def decode(indices: np.ndarray, vocabulary: str) -> str:

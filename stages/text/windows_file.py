@@ -45,23 +45,23 @@ def load_windows(path: Path = WINDOWS_FILE) -> Windows:
     Raises:
         StageError: the file is missing, damaged or not one that the vectorize stage wrote.
     """
-    arrays, mapped = _mapped(path, verify=True)
+    arrays, mapped = _mapped(path)
     windows = _checked(arrays, path)
     if hasattr(mapped, "madvise"):  # windows are drawn at random: reading ahead would be wasted
         mapped.madvise(mmap.MADV_RANDOM)
     return windows
 
 
-def _mapped(path: Path, verify: bool) -> tuple[dict[str, np.ndarray], mmap.mmap]:
+def _mapped(path: Path) -> tuple[dict[str, np.ndarray], mmap.mmap]:
     """Map the arrays of an uncompressed `.npz` as read-only views of the file.
 
-    `np.load` maps a `.npy` only. With `verify`, every member's checksum is checked first, in pieces.
-    Returns the arrays and the mapped file.
+    `np.load` maps a `.npy` only. Every member's checksum is checked first, in pieces. Returns the arrays
+    and the mapped file.
     """
     arrays: dict[str, np.ndarray] = {}
     try:
         with ZipFile(path) as archive, open(path, "rb") as file:
-            if verify and (damaged := archive.testzip()):
+            if damaged := archive.testzip():
                 raise ValueError(f"checksum of {damaged}")
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             for member in archive.infolist():
@@ -128,21 +128,3 @@ def _indices(hot: np.ndarray, dtype: np.dtype) -> np.ndarray:
     for start in range(0, len(hot), 4096):
         out[start : start + 4096] = hot[start : start + 4096].argmax(axis=-1)
     return out
-
-
-def first_window(path: Path = WINDOWS_FILE) -> tuple[str, str]:
-    """Read the text's first window and the vocabulary, without reading the rest.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The first `maxlen` characters of the text, and the vocabulary.
-
-    Raises:
-        StageError: as `load_windows`.
-    """
-    arrays, _ = _mapped(path, verify=False)
-    first = {name: array if name == "vocabulary" else array[:1] for name, array in arrays.items()}
-    windows = _checked(first, path)
-    return "".join(windows.vocabulary[index] for index in windows.x[0]), windows.vocabulary

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,9 @@ import numpy as np
 
 from stages.common.errors import StageError
 from stages.common.paths import CHECKPOINTS_DIR
+from stages.text.vocabulary import vocabulary_sha256
 
+FILE_NAME = re.compile(r"epoch-(\d{3,})\.npz")
 DIGEST_LENGTH = 64  # SHA-256 in hexadecimal
 
 
@@ -24,6 +27,7 @@ class Checkpoint:
         epoch: counted from 0.
         fingerprint: of everything that the weights depend on.
         model: the arguments of `build_model`.
+        vocabulary: SHA-256 of the vocabulary (`vocabulary_sha256`).
         metrics: loss of the epoch and the like.
         weights: arrays in Keras's order.
         optimizer: arrays in Keras's order.
@@ -32,6 +36,7 @@ class Checkpoint:
     epoch: int
     fingerprint: str
     model: dict[str, Any]
+    vocabulary: str
     metrics: dict[str, float]
     weights: list[np.ndarray]
     optimizer: list[np.ndarray]
@@ -59,6 +64,7 @@ def to_bytes(checkpoint: Checkpoint) -> bytes:
         "epoch": checkpoint.epoch,
         "fingerprint": checkpoint.fingerprint,
         "model": checkpoint.model,
+        "vocabulary": checkpoint.vocabulary,
         "metrics": checkpoint.metrics,
     }
     arrays = {f"weights_{i:03d}": array for i, array in enumerate(checkpoint.weights)}
@@ -86,7 +92,8 @@ def from_bytes(content: bytes) -> Checkpoint:
     if tail != struct.pack("<H", DIGEST_LENGTH) + digest:
         raise DamagedCheckpoint("its checksum does not match: cut short or changed")
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
-        about: dict[str, Any] = json.loads(str(file["about"]))
+        # the first version wrote no vocabulary
+        about: dict[str, Any] = {"vocabulary": "", **json.loads(str(file["about"]))}
         names = sorted(file.files)
         return Checkpoint(
             **about,
@@ -111,17 +118,18 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return from_bytes(path.read_bytes())
 
 
-def checkpoint_files(folder: Path = CHECKPOINTS_DIR) -> list[Path]:
-    """List the checkpoint files in a folder, in the order of their epochs."""
-    return sorted(folder.glob("epoch-*.npz"), key=lambda path: int(path.stem.split("-")[1]))
+def checkpoint_files(folder: Path = CHECKPOINTS_DIR) -> dict[int, Path]:
+    """Find the checkpoint files in a folder, by epoch and in its order. Other files are left out."""
+    found = {path: FILE_NAME.fullmatch(path.name) for path in folder.glob("*")}
+    return dict(sorted((int(match[1]), path) for path, match in found.items() if match))
 
 
-def fitting_checkpoint(path: Path, vocab_size: int) -> Checkpoint:
-    """Read a checkpoint and check that it fits the windows.
+def fitting_checkpoint(path: Path, vocabulary: str) -> Checkpoint:
+    """Read a checkpoint and check that it is of a vocabulary.
 
     Args:
         path: the file.
-        vocab_size: of the windows.
+        vocabulary: the distinct characters.
 
     Returns:
         The checkpoint.
@@ -133,9 +141,9 @@ def fitting_checkpoint(path: Path, vocab_size: int) -> Checkpoint:
         checkpoint = read_checkpoint(path)
     except DamagedCheckpoint as error:
         raise StageError(f"{path}: {error}; `dvc repro --force train` creates it again") from None
-    if checkpoint.model["vocab_size"] != vocab_size:
+    if checkpoint.vocabulary != vocabulary_sha256(vocabulary):
         raise StageError(
-            f"{path} is of a model of {checkpoint.model['vocab_size']} characters, the windows have "
-            f"{vocab_size}; `dvc repro train` creates one that fits"
+            f"{path} is of another text: its vocabulary is not that of vocabulary.json; `dvc repro train` "
+            "creates both"
         )
     return checkpoint

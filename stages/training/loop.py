@@ -16,10 +16,10 @@ from stages.distributed.cluster import Cluster
 from stages.distributed.coordinator import Coordinator
 from stages.distributed.strategy import Distribution, distribute
 from stages.text.windows import Windows
-from stages.training.checkpoints import to_bytes
+from stages.training.checkpoints import file_name, read_checkpoint, to_bytes
 from stages.training.device import set_up_tensorflow, usable_cores
 from stages.training.fingerprint import fingerprint, fingerprint_inputs
-from stages.training.store import CheckpointStore, open_store
+from stages.training.store import CheckpointStore, open_store, publish
 from stages.training.trainer import Trainer
 
 
@@ -72,7 +72,8 @@ def train(params: Params, windows: Windows, cluster: Cluster | None) -> None:
             leftover.unlink()
         history = _run_epochs(params, trainer, store, done, coordinator)
     kept = kept_epoch(params, history)
-    trainer.restore(store.read(kept))
+    # from there, since the store may be deleted at any time
+    trainer.restore(read_checkpoint(CHECKPOINTS_DIR / file_name(kept)))
     trainer.save(MODEL_FILE)
 
 
@@ -95,23 +96,25 @@ def _run_epochs(
     for epoch in range(settings.epochs):
         if epoch < len(done):
             metrics = done[epoch]
+            publish(store.read(epoch))
         else:
             coordinator.broadcast(epoch=epoch)
             started = time.monotonic()
             with coordinator.reporting():
                 metrics = trainer.epoch(epoch)
             seconds = time.monotonic() - started
-            store.write(trainer.checkpoint(store.fingerprint, metrics))
+            checkpoint = trainer.checkpoint(store.fingerprint, metrics)
+            store.write(checkpoint)
+            publish(checkpoint)
             values = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
             print(
                 f"epoch {epoch} (of 0 to {settings.epochs - 1}): {values}; {seconds:.1f} s, "
                 f"{len(trainer.windows.x) / seconds:,.0f} windows/s\n  {trainer.preview(epoch)}",
                 flush=True,
             )
-        store.publish(epoch)
         history.append(metrics)
         # written each epoch, so that `dvc exp show` and `dvc plots show` follow a run
-        write_bytes_atomically(LOSSES_FILE, table_of(history).encode())
+        write_bytes_atomically(LOSSES_FILE, table_of(history, settings.targets).encode())
         write_json_atomically(TRAIN_METRICS, summary_of(history, kept_epoch(params, history)))
         best = best_epoch(history)
         if best is not None and settings.patience and epoch - best >= settings.patience:

@@ -44,7 +44,7 @@ def prune(days: float, dry_run: bool) -> None:
     kept, deleted, freed = 0, 0, 0
     for run in sorted(path for path in root.glob("*") if path.is_dir()):
         recent = time.time() - days * SECONDS_OF_A_DAY
-        files = checkpoint_files(run)
+        files = list(checkpoint_files(run).values())
         lock = os.open(run, os.O_RDONLY)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a training run holds it

@@ -65,9 +65,7 @@ def keras_microbatch(model: keras.Sequential) -> MicrobatchGradients:
                 else:
                     outputs = layer(outputs)
             if outputs.shape.rank == 3:
-                targets = tf.one_hot(tf.concat([x[:, 1:], y[:, None]], axis=1), size)
-                losses = keras.losses.categorical_crossentropy(targets, outputs)
-                losses = tf.reduce_mean(losses, axis=1)
+                losses = tf.reduce_mean(_losses_at_positions(x, y, outputs), axis=1)
             else:
                 losses = keras.losses.categorical_crossentropy(tf.one_hot(y, size), outputs)
             loss = tf.reduce_sum(losses * share)
@@ -105,7 +103,9 @@ def train_step(
 def validation_step(model: keras.Model, batch: int, microbatches: int = 1) -> ValidationStep:
     """Compile the sum of the losses of a batch.
 
-    It is the loss of the character after each window, also where the model predicts at every position.
+    The first sum is of the character after each window, as if the model predicted no other. Where it
+    predicts at every position, a second one is of each window's mean over its positions. That one can be
+    compared with the training loss.
 
     Args:
         model: the model.
@@ -114,23 +114,30 @@ def validation_step(model: keras.Model, batch: int, microbatches: int = 1) -> Va
 
     Returns:
         A function of x (batch, maxlen) and y (batch,), int32 indices, and weight (batch,) float32 that
-        returns the weighted sum of losses.
+        returns (1,) or (2,) weighted sums of losses.
     """
     maxlen, size = model.input_shape[1:]
 
     def sum_of_microbatch(x, y, weight):
         probabilities = model(tf.one_hot(x, size), training=False)
         if probabilities.shape.rank == 3:
-            probabilities = probabilities[:, -1]
-        return tf.reduce_sum(
-            keras.losses.categorical_crossentropy(tf.one_hot(y, size), probabilities) * weight
-        )
+            at_positions = _losses_at_positions(x, y, probabilities)
+            losses = [at_positions[:, -1], tf.reduce_mean(at_positions, axis=1)]
+        else:
+            losses = [keras.losses.categorical_crossentropy(tf.one_hot(y, size), probabilities)]
+        return tf.stack([tf.reduce_sum(of_window * weight) for of_window in losses])
 
     def losses(*arrays):
         parts = zip(*(tf.split(array, microbatches) for array in arrays), strict=True)
         return sum_in_order(*(sum_of_microbatch(*part) for part in parts))
 
     return tf.function(losses, autograph=False, input_signature=_signature(batch, maxlen))
+
+
+def _losses_at_positions(x: tf.Tensor, y: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
+    """Compute (n, maxlen) losses of the character after each position."""
+    targets = tf.one_hot(tf.concat([x[:, 1:], y[:, None]], axis=1), probabilities.shape[-1])
+    return keras.losses.categorical_crossentropy(targets, probabilities)
 
 
 def _signature(batch: int, maxlen: int) -> list[tf.TensorSpec]:

@@ -100,13 +100,19 @@ class CheckpointStore:
         return read_checkpoint(self.folder / file_name(epoch))
 
     def write(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint atomically."""
-        write_bytes_atomically(self.folder / file_name(checkpoint.epoch), to_bytes(checkpoint))
+        """Write a checkpoint atomically, also if the store is deleted at this moment."""
+        path, content = self.folder / file_name(checkpoint.epoch), to_bytes(checkpoint)
+        if self._lock >= 0 and not self.folder.exists():
+            self.lock()
+        try:
+            write_bytes_atomically(path, content)
+        except FileNotFoundError:
+            write_bytes_atomically(path, content)
 
-    def publish(self, epoch: int, folder: Path = CHECKPOINTS_DIR) -> None:
-        """Copy the checkpoint of an epoch to the folder that DVC tracks."""
-        content = (self.folder / file_name(epoch)).read_bytes()
-        write_bytes_atomically(folder / file_name(epoch), content)
+
+def publish(checkpoint: Checkpoint) -> None:
+    """Write a checkpoint into the folder that DVC tracks."""
+    write_bytes_atomically(CHECKPOINTS_DIR / file_name(checkpoint.epoch), to_bytes(checkpoint))
 
 
 def store_root(repo: Any) -> Path:

@@ -18,7 +18,7 @@ from stages.model.architecture import build_model, compile_model, optimizer_stat
 from stages.model.export import save_model
 from stages.model.fused_lstm import applies_to, fused_gradients
 from stages.model.generator import Generator, uniform_draws
-from stages.text.vocabulary import decode
+from stages.text.vocabulary import decode, vocabulary_sha256
 from stages.text.windows import Windows
 from stages.training.checkpoints import Checkpoint
 from stages.training.schedule import is_constant, learning_rate_at
@@ -63,6 +63,7 @@ class Trainer:
         train = params.train
         self.steps_begun = self.steps_done = self.next_epoch = 0
         self.train, self.seed, self.windows = train, train.seed, windows
+        self.vocabulary = vocabulary_sha256(windows.vocabulary)
         self.model_arguments = {
             "maxlen": windows.maxlen,
             "vocab_size": len(windows.vocabulary),
@@ -124,11 +125,12 @@ class Trainer:
         Returns:
             `loss`, the mean cross-entropy in nats over the windows while the weights were changing, as
             Keras reports it, with `train.targets: all` also over their positions; with a validation split
-            `val_loss`, that of the character after each validation window once the epoch is over; and
-            both in bits, `bits_per_char` and `val_bits_per_char`.
+            `val_loss`, that of the character after each validation window once the epoch is over, and
+            with `train.targets: all` `val_all_loss`, that over its positions, too; each also in bits,
+            `bits_per_char`, `val_bits_per_char` and `val_all_bits_per_char`.
 
         Raises:
-            StageError: a loss is not finite.
+            StageError: a loss or a weight is not finite.
             ValueError: the present state is not that before this epoch.
         """
         if epoch != self.next_epoch:
@@ -158,9 +160,10 @@ class Trainer:
         loss = total / len(order)
         metrics = {"loss": loss, "bits_per_char": loss / math.log(2)}
         if len(windows.x_val):
-            metrics["val_loss"] = self.validation_loss()
+            metrics |= self.validation_metrics()
             require_finite(metrics["val_loss"], f"the validation of epoch {epoch}")
-            metrics["val_bits_per_char"] = metrics["val_loss"] / math.log(2)
+        if not all(np.isfinite(weights).all() for weights in self.model.get_weights()):
+            require_finite(math.nan, f"the step after epoch {epoch}")  # the last update made it so
         return metrics
 
     def _batch(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -169,14 +172,18 @@ class Trainer:
         x, y, _ = padded(self.windows.x[own], self.windows.y[own], at.stop - at.start)
         return x, y, (np.arange(self.rows) < len(chosen)).astype(np.float32)
 
-    def validation_loss(self) -> float:
-        """Compute the mean cross-entropy of the validation windows, in nats."""
+    def validation_metrics(self) -> Metrics:
+        """Compute the metrics of the validation windows, as `epoch` returns them."""
         x, y, size = self.windows.x_val, self.windows.y_val, self.validation_rows
-        total = sum(
-            float(self._validation_step(*padded(x[at : at + size], y[at : at + size], size)))
+        sums = [
+            self._validation_step(*padded(x[at : at + size], y[at : at + size], size)).numpy().tolist()
             for at in range(0, len(x), size)
-        )
-        return total / len(x)
+        ]
+        metrics: Metrics = {}
+        for name, of_batches in zip(("val_", "val_all_"), zip(*sums, strict=True), strict=False):
+            loss = sum(of_batches) / len(x)
+            metrics |= {f"{name}loss": loss, f"{name}bits_per_char": loss / math.log(2)}
+        return metrics
 
     def checkpoint(self, fingerprint: str, metrics: Metrics) -> Checkpoint:
         """Copy the present state, after the last epoch.
@@ -190,7 +197,9 @@ class Trainer:
         """
         weights, optimizer = self.model.get_weights(), optimizer_state(self.optimizer)
         epoch = self.next_epoch - 1
-        return Checkpoint(epoch, fingerprint, self.model_arguments, metrics, weights, optimizer)
+        return Checkpoint(
+            epoch, fingerprint, self.model_arguments, self.vocabulary, metrics, weights, optimizer
+        )
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to the state of a checkpoint."""
@@ -211,7 +220,7 @@ class Trainer:
         model, optimizer = self._build(return_sequences=False)
         model.set_weights(self.model.get_weights())
         set_optimizer_state(optimizer, optimizer_state(self.optimizer))
-        save_model(model, path)
+        save_model(model, path, self.vocabulary)
 
 
 def require_finite(loss: float, where: str) -> None:

@@ -1,12 +1,15 @@
 """Generation by hand, as a user runs it, against Keras's `predict` and against closed forms."""
 
 import json
+import shutil
 import subprocess
 import sys
 
 import keras
 import numpy as np
 import pytest
+
+from tests.support import ROOT
 
 
 def generate(project, *arguments, code=0, stdin=""):
@@ -51,6 +54,51 @@ def test_an_epochs_text_is_the_one_that_the_sample_stage_wrote(finished):
     (expected,) = (s["text"] for s in samples if (s["epoch"], s["temperature"]) == (0, 0.0))
     options = ["--temperature", "0", "--length", "20"]
     assert generate(finished, "--epoch", "0", *options)[0] == expected + "\n"
+
+
+def test_a_model_and_its_vocabulary_are_enough(finished, tmp_path):
+    """In a folder that has nothing else, and no params.yaml where the command runs."""
+    for name in ("model.keras", "vocabulary.json"):
+        shutil.copy(finished.root / "models" / name, tmp_path)
+    options = ["--prompt", "Di\nra", "--length", "20", "--seed", "3"]
+    expected = generate(finished, *options)[0]
+    command = [sys.executable, "-m", "stages.generate", *options]
+    done = subprocess.run(
+        [*command, "--model", "."],
+        cwd=tmp_path,
+        env={**finished.environment, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.stdout, done.stderr) == (expected, "")
+
+
+def test_another_text_of_as_many_characters_is_not_taken_for_the_models(small):
+    """Vectorizing it changes nothing; the files of a model of it are not mixed with those of this one."""
+    before = generate(small, "--length", "20")[0]
+    text = (small.root / "book.txt").read_text()
+    (small.root / "book.txt").write_text(text.replace("x", "z").replace("X", "Z"))
+    small.dvc("repro", "vectorize")
+    assert generate(small, "--length", "20")[0] == before
+    path = small.root / "models/vocabulary.json"
+    about = json.loads(path.read_text())
+    path.unlink()  # a link into DVC's cache, maybe
+    path.write_text(json.dumps(about | {"vocabulary": about["vocabulary"].replace("x", "z")}))
+    for options, file in (([], "model.keras"), (["--epoch", "0"], "checkpoints/epoch-000.npz")):
+        said = generate(small, "--prompt", "ba", *options, code=1)[1]
+        assert said.startswith(f"error: models/{file} is of another text")
+        assert said.count("\n") == 1
+
+
+def test_a_damaged_model_is_named(small):
+    path = small.root / "models/model.keras"
+    content = path.read_bytes()
+    path.unlink()
+    for damaged in (content[:-1], content[:5000] + bytes([content[5000] ^ 1]) + content[5001:]):
+        path.write_bytes(damaged)
+        said = generate(small, code=1)[1]
+        assert said.startswith("error: models/model.keras is damaged or was not written by the train stage")
+        assert said.count("\n") == 1
 
 
 def test_the_same_seed_gives_the_same_texts(finished):
@@ -100,10 +148,11 @@ def test_it_streams_and_stops_quietly_when_the_pipe_closes(finished):
         (["--top-k", "x"], "argument --top-k: got 'x'; takes a whole number from 1 to 1,000,000"),
         (["--prompt", "a", "--prompt-file", "b"], "argument --prompt-file: not allowed with"),
         (["--prompt-file", "nowhere.txt"], "nowhere.txt: No such file"),
+        (["--model", "data"], "data/vocabulary.json is missing; `dvc repro train` creates it"),
         (["--prompt", ""], "the prompt: got an empty text; takes at least one character"),
         (
             ["--epoch", "9"],
-            "models/checkpoints/epoch-009.npz is missing; there are epochs 0 to 1; `dvc repro`",
+            "models/checkpoints/epoch-009.npz is missing; there are epochs 0 to 1",
         ),
     ],
 )
@@ -119,7 +168,5 @@ def test_a_damaged_checkpoint_is_named(small):
     path.unlink()
     path.write_bytes(content[:-1])
     said = generate(small, "--epoch", "0", code=1)[1]
-    assert said.startswith(
-        "error: models/checkpoints/epoch-000.npz cannot be read: its checksum does not match"
-    )
+    assert said.startswith("error: models/checkpoints/epoch-000.npz: its checksum does not match")
     assert said.count("\n") == 1

@@ -40,6 +40,7 @@ def test_every_output_is_there(finished):
         "models/checkpoints/epoch-000.npz",
         "models/checkpoints/epoch-001.npz",
         "models/model.keras",
+        "models/vocabulary.json",
         "metrics/corpus.json",
         "metrics/windows.json",
         "metrics/train/metrics.json",
@@ -191,7 +192,8 @@ def test_a_mistake_loses_nothing(small):
         ("vectorize", "data/corpus.txt", None, "data/corpus.txt is missing; `dvc repro download`"),
         ("train", "data/windows.npz", None, "data/windows.npz is missing; `dvc repro vectorize`"),
         ("train", "data/windows.npz", b"PK", "data/windows.npz is damaged"),
-        ("sample", "data/windows.npz", b"PK", "data/windows.npz is damaged"),
+        ("sample", "models/vocabulary.json", b"{", "models/vocabulary.json is damaged"),
+        ("sample", "models/vocabulary.json", None, "models/vocabulary.json is missing; `dvc repro train`"),
         (
             "sample",
             "models/checkpoints/epoch-000.npz",

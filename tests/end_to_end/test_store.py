@@ -1,12 +1,15 @@
 """The checkpoint store: what a changed code computes again, and what is pruned."""
 
 import fcntl
+import json
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import keras
+import numpy as np
 import pytest
 
 from tests.support import Project, outputs
@@ -126,6 +129,39 @@ def test_a_run_in_progress_is_locked(small):
     process.wait()
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.close(lock)
+
+
+def test_the_store_may_be_deleted_while_a_run_trains(small):
+    """The best epoch is an early one, so it was only in the store that is gone and in `models/`."""
+    small.set_params(train__epochs=60, train__seed=5, train__keep="best", train__learning_rate=0.05)
+    small.set_params(vectorize__validation=0.5)
+    small.dvc("repro", "vectorize")
+    (before,) = stored(small)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stages.train"],
+        cwd=small.root,
+        env=small.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    run = first_epoch_of_a_new_run(small, before)
+    while not (run / "epoch-029.npz").exists():
+        assert process.poll() is None
+        time.sleep(0.005)
+    (small.root / STORE).rename(small.root / "deleted")  # at once, where `rm -r` would meet new files
+    assert process.poll() is None
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
+    assert len(list((small.root / "models/checkpoints").iterdir())) == 60
+    assert not (run / "epoch-029.npz").exists()
+    assert (run / "epoch-059.npz").exists()
+    best = json.loads(small.read("metrics/train/metrics.json"))["best_epoch"]
+    assert best < 29
+    model = keras.models.load_model(small.root / "models/model.keras")
+    with np.load(small.root / f"models/checkpoints/epoch-{best:03d}.npz") as checkpoint:
+        for number, weight in enumerate(model.get_weights()):
+            np.testing.assert_array_equal(weight, checkpoint[f"weights_{number:03d}"])
 
 
 @pytest.mark.parametrize("option", [["--days", "-1"], ["--days", "x"], ["--all"]])

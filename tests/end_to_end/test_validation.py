@@ -19,7 +19,7 @@ SPLIT = {
 
 
 def losses_of(project):
-    history = history_of(project.read("metrics/train/losses.tsv").decode())
+    history = history_of(project.read("metrics/train/losses.tsv").decode(), "last")
     return [metrics["val_loss"] for metrics in history]
 
 

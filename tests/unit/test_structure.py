@@ -36,14 +36,14 @@ CONTRACTS: dict[str, dict[str, set[str]]] = {
     },
     "train": {
         "data": {"data/windows.npz"},
-        "params": {"model", "train"},
-        "outs": {"models/checkpoints", "models/model.keras"},
+        "params": {"vectorize.lowercase", "vectorize.newlines_to_spaces", "model", "train"},
+        "outs": {"models/checkpoints", "models/model.keras", "models/vocabulary.json"},
         "metrics": {"metrics/train/metrics.json"},
         "plots": {"metrics/train/losses.tsv"},
     },
     "sample": {
-        "data": {"data/windows.npz", "models/checkpoints"},
-        "params": {"vectorize.lowercase", "vectorize.newlines_to_spaces", "sample"},
+        "data": {"models/checkpoints", "models/vocabulary.json"},
+        "params": {"sample"},
         "outs": {"metrics/samples", "metrics/samples.jsonl"},
     },
     "quality": {

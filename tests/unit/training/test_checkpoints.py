@@ -23,17 +23,19 @@ def checkpoint(epoch=0, fingerprint="f" * 64, **metrics):
     rng = np.random.default_rng(epoch)
     weights = [rng.normal(size=(3, 4)).astype("f4"), rng.normal(size=5).astype("f4")]
     optimizer = [np.array(epoch), np.array(0.01, "f4"), weights[0] * 2]
-    return Checkpoint(epoch, fingerprint, {"units": 4}, {"loss": 1.5, **metrics}, weights, optimizer)
+    values = {"loss": 1.5, **metrics}
+    return Checkpoint(epoch, fingerprint, {"units": 4}, "v" * 64, values, weights, optimizer)
 
 
 def test_round_trip_and_equal_bytes():
     kept = checkpoint(3, val_loss=0.1)
     content = to_bytes(kept)
     back = from_bytes(content)
-    assert (back.epoch, back.fingerprint, back.model, back.metrics) == (
+    assert (back.epoch, back.fingerprint, back.model, back.vocabulary, back.metrics) == (
         3,
         "f" * 64,
         {"units": 4},
+        "v" * 64,
         {"loss": 1.5, "val_loss": 0.1},
     )
     for ours, theirs in zip(back.weights + back.optimizer, kept.weights + kept.optimizer, strict=True):
@@ -92,7 +94,11 @@ def test_other_fingerprints_do_not_meet(tmp_path):
 def test_epochs_are_in_the_order_of_their_numbers(tmp_path):
     for number in (0, 2, 10, 999, 1000, 1001):
         (tmp_path / f"epoch-{number:03d}.npz").touch()
-    assert [int(path.stem[6:]) for path in checkpoint_files(tmp_path)] == [0, 2, 10, 999, 1000, 1001]
+    for other in ("epoch-001 (copy).npz", ".epoch-003.npz.99.part", "epoch-x.npz", "epoch-4.npz"):
+        (tmp_path / other).touch()
+    found = checkpoint_files(tmp_path)
+    assert list(found) == [0, 2, 10, 999, 1000, 1001]
+    assert found[2] == tmp_path / "epoch-002.npz"
 
 
 def test_a_write_is_atomic(tmp_path):

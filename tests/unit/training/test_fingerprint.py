@@ -72,7 +72,7 @@ MUTATIONS = [
     ("training/device.py", "intra_op_parallelism_threads(1)", "intra_op_parallelism_threads(2)"),
     ("training/schedule.py", "(step + 1) / warmup", "step / warmup"),
     ("training/schedule.py", "(1 - math.cos(", "(1 - math.sin("),
-    ("training/steps.py", "tf.reduce_mean(losses, axis=1)", "tf.reduce_sum(losses, axis=1)"),
+    ("training/steps.py", "losses = tf.reduce_mean(", "losses = tf.reduce_sum("),
     ("training/steps.py", "x[:, 1:]", "x[:, :-1]"),
     ("training/trainer.py", '"order of windows"', '"order"'),
     ("training/trainer.py", "epoch * steps + step, steps", "epoch * steps, steps"),

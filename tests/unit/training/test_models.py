@@ -1,6 +1,7 @@
 """Other cells, layers, optimizers and targets, against equations written out here."""
 
 import collections
+import dataclasses
 
 import numpy as np
 import pytest
@@ -105,9 +106,10 @@ def test_loss_and_gradients_are_those_of_the_equations(kind, return_sequences):
         slope = (around[0] - around[1]) / 2e-5
         assert gradient.numpy()[index] == pytest.approx(slope, abs=1e-5)
 
-    last_loss = validation_step(model, 8)(x, y, weight)  # always the character after the window
-    last = naive_loss(weights, x[real], y[real], False, **kind)
-    assert float(last_loss) == pytest.approx(6 * last, abs=1e-4)
+    sums = validation_step(model, 8)(x, y, weight).numpy()
+    last = naive_loss(weights, x[real], y[real], False, **kind)  # always the character after the window
+    over_positions = [naive_loss(weights, x[real], y[real], True, **kind)] if return_sequences else []
+    assert sums / 6 == pytest.approx([last, *over_positions], abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", [{}, *KINDS.values()], ids=["lstm", *KINDS])
@@ -144,9 +146,8 @@ def test_what_dropout_leaves_out_follows_from_the_key_alone():
         float(step(x, y, np.repeat(half, 1000).astype(np.float32), KEY)[0]) for half in ([1, 0], [0, 1])
     )
     assert first != second  # microbatches do not leave out the same
-    assert float(validation_step(model, 2000)(x, y, np.ones(2000, np.float32))) / 2000 == pytest.approx(
-        np.log1p(np.exp((1 - 3) * h)), abs=1e-4
-    )
+    (total,) = validation_step(model, 2000)(x, y, np.ones(2000, np.float32)).numpy()
+    assert total / 2000 == pytest.approx(np.log1p(np.exp((1 - 3) * h)), abs=1e-4)
 
 
 @pytest.mark.parametrize("optimizer", ["rmsprop", "adam"])
@@ -210,6 +211,18 @@ def test_a_loss_that_is_not_finite_is_an_error(params, value):
         StageError, match=r"the loss is nan in epoch 0, step 0 of 6; lower train\.learning_rate"
     ):
         trainer.epoch(0)
+
+
+def test_a_weight_that_the_last_step_makes_infinite_is_an_error(params):
+    """The loss of that step is of the weights before it, and there is no validation split to notice it."""
+    settings = params(vectorize__maxlen=5, model__units=4, train__preview=0, train__batch_size=1000)
+    trainer = Trainer(settings, make_windows(make_text(1000), settings.vectorize), "cpu")
+    before = trainer.checkpoint("", {})
+    averages = [np.full_like(array, np.nan) if array.ndim else array for array in before.optimizer]
+    trainer.restore(dataclasses.replace(before, epoch=-1, optimizer=averages))
+    with pytest.raises(StageError, match="the loss is nan in the step after epoch 0; lower"):
+        trainer.epoch(0)
+    assert trainer.steps_done == 1
 
 
 def test_an_epoch_can_be_neither_skipped_nor_repeated(params):
