@@ -187,7 +187,7 @@ def test_a_mistake_loses_nothing(small):
     ("stage", "file", "content", "says"),
     [
         ("vectorize", "data/corpus.txt", b"short", "the text has 5 characters; a window and its target"),
-        ("vectorize", "data/corpus.txt", b"\xff\xfe", "data/corpus.txt is not UTF-8 text (byte 0)"),
+        ("vectorize", "data/corpus.txt", b"\xff\xfe", "data/corpus.txt is not UTF-8 text"),
         ("vectorize", "data/corpus.txt", None, "data/corpus.txt is missing; `dvc repro download`"),
         ("train", "data/windows.npz", None, "data/windows.npz is missing; `dvc repro vectorize`"),
         ("train", "data/windows.npz", b"PK", "data/windows.npz is damaged"),
