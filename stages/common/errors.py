@@ -23,9 +23,9 @@ class StageError(Exception):
 def run_stage(main: Callable[[], None]) -> None:
     """Run the `main` function of a stage or command.
 
-    A `StageError`, an `OSError` (full disk, read-only folder) and Ctrl-C become one line on stderr.
-    Any other exception is a bug and keeps its traceback. A character that the terminal's encoding lacks is
-    printed as an escape.
+    A `StageError`, an `OSError` (full disk, read-only folder), a `MemoryError` and Ctrl-C become one line
+    on stderr. Any other exception is a bug and keeps its traceback. A character that the terminal's
+    encoding lacks is printed as an escape.
 
     Args:
         main: the function to run.
@@ -43,6 +43,8 @@ def run_stage(main: Callable[[], None]) -> None:
     except OSError as error:
         hint = HINTS.get(error.errno or 0, "")
         fail(f"{error.filename or 'the system'}: {error.strerror or error}{hint}")
+    except MemoryError as error:
+        fail(f"out of memory{f': {error}' if str(error) else ''}")
     except KeyboardInterrupt:
         fail("interrupted; `dvc repro` resumes after the last finished epoch", code=130)
 

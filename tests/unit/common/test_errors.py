@@ -25,6 +25,12 @@ def run(body: str, **environment: str) -> subprocess.CompletedProcess[str]:
             1,
             "error: disk: No space left; free some space, then",
         ),
+        (
+            "import numpy; numpy.zeros(2**60, numpy.uint8)",
+            1,
+            "error: out of memory: Unable to allocate 1.00 EiB for an array",
+        ),
+        ("raise MemoryError", 1, "error: out of memory\n"),
         ("raise KeyboardInterrupt", 130, "error: interrupted; `dvc repro` resumes after"),
     ],
 )
