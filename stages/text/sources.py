@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from stages.common.cache import cache_dir
+from stages.common.cache import Cache, open_repo
 from stages.common.errors import StageError
-from stages.common.files import write_bytes_atomically
 from stages.common.params import Download, corpus_dir
 from stages.text.corpora import (
     Corpus,
@@ -87,8 +86,9 @@ def fetch(name: str, corpus: Corpus, settings: Download) -> tuple[bytes, str]:
         HashMismatch: no source has the corpus and at least one served other bytes.
         SourceUnavailable: no source answered.
     """
-    cache = cache_dir()
-    kept = cache / "corpora" / corpus.sha256 if cache else None
+    with open_repo() as repo:
+        cache = Cache(repo)
+        kept = cache.folder / "corpora" / corpus.sha256 if repo else None
     if kept and kept.is_file():
         source = "an earlier download"
         try:
@@ -105,7 +105,7 @@ def fetch(name: str, corpus: Corpus, settings: Download) -> tuple[bytes, str]:
             errors.append(error)
         else:
             if kept:  # so that a rerun asks no source
-                write_bytes_atomically(kept, content)
+                cache.write(kept, content)
             return content, source
     wrong = [error for error in errors if isinstance(error, HashMismatch)]
     message = "; ".join(map(str, wrong or errors)) or "it has no source"
