@@ -5,6 +5,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from types import TracebackType
 from typing import NoReturn
 
 RESUME = ", then `dvc repro` resumes"
@@ -47,6 +48,19 @@ def run_stage(main: Callable[[], None]) -> None:
         fail(f"out of memory{f': {error}' if str(error) else ''}")
     except KeyboardInterrupt:
         fail("interrupted; `dvc repro` resumes after the last finished epoch", code=130)
+
+
+def _without_traceback(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    """Print one line for Ctrl-C while modules are still imported, where `run_stage` cannot see it."""
+    if issubclass(kind, KeyboardInterrupt):
+        print("error: interrupted", file=sys.stderr, flush=True)
+    else:
+        sys.__excepthook__(kind, error, traceback)
+
+
+sys.excepthook = _without_traceback
 
 
 def fail(message: str, code: int = 1) -> NoReturn:
