@@ -5,11 +5,17 @@ from pathlib import Path
 
 from benchmarks.measure import column, measured, middle, table
 from benchmarks.projects import last_json, project
+from stages.text.samples import lines_of
 from tests.support import make_text
+
+SAMPLES = [
+    {"epoch": at // 4, "temperature": at % 4, "prompt": " ", "text": make_text(400, seed=at)}
+    for at in range(160)
+]
 
 
 def at_scale(turns: int) -> None:
-    """1, 10 and 100 MB of text: vectorize, then batches at random out of what it wrote."""
+    """1, 10 and 100 MB of text: vectorize, quality, then batches at random out of the windows."""
     block = make_text(1_000_000)
     found: dict[int, list[dict[str, float]]] = {1: [], 10: [], 100: []}
     for _ in range(turns):
@@ -19,7 +25,10 @@ def at_scale(turns: int) -> None:
                 (folder / "data").mkdir(exist_ok=True)
                 with open(folder / "data/corpus.txt", "w", encoding="utf-8") as file:
                     file.writelines(block for _ in range(megabytes))
+                (folder / "metrics").mkdir(exist_ok=True)
+                (folder / "metrics/samples.jsonl").write_text(lines_of(SAMPLES), encoding="utf-8")
                 vectorized = measured(["-m", "stages.vectorize"], folder)
+                quality = measured(["-m", "stages.quality"], folder)
                 trained = measured(["-m", "benchmarks.scale", "20"], folder)
             clock = last_json(trained.output)
             clocks.append(
@@ -27,6 +36,8 @@ def at_scale(turns: int) -> None:
                 | {
                     "vectorize": vectorized.seconds,
                     "memory of vectorize": vectorized.megabytes,
+                    "quality": quality.seconds,
+                    "memory of quality": quality.megabytes,
                     "windows per second": clock["drawn"] / (clock["draw"] + clock["train"]),
                     "before": (clock["open"] + clock["order"]) / clock["windows"] * 1e9,
                     "draw of one": clock["draw"] / clock["drawn"] * 1e9,
@@ -36,6 +47,8 @@ def at_scale(turns: int) -> None:
     rows = [
         ("`vectorize`, start-up included, s", "vectorize"),
         ("its peak memory, MB", "memory of vectorize"),
+        ("`quality` of 160 samples, start-up included, s", "quality"),
+        ("its peak memory, MB", "memory of quality"),
         ("`data/windows.npz`, MB", "file_megabytes"),
         ("`train`: open, check and order the windows, ns each", "before"),
         ("a batch out of it, ns a window", "draw of one"),

@@ -4,7 +4,6 @@ The article's first step (`get_file("nietzsche.txt", ...)`), with a known hash.
 """
 
 import hashlib
-import tempfile
 from pathlib import Path
 
 from stages.common.errors import run_stage
@@ -23,9 +22,7 @@ def main() -> None:
     settings = read_params().download
     path = Path(settings.corpus)
     if is_description(path):
-        with tempfile.TemporaryDirectory() as scratch:
-            name, file, source = get_corpus(settings, Path(scratch))
-            content = file.read_bytes()
+        name, content, source = get_corpus(settings)
     else:
         name, source = path.name, "a file of your own"
         content = read_own_text(path, settings)

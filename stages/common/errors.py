@@ -5,6 +5,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from types import TracebackType
 from typing import NoReturn
 
 RESUME = ", then `dvc repro` resumes"
@@ -23,9 +24,9 @@ class StageError(Exception):
 def run_stage(main: Callable[[], None]) -> None:
     """Run the `main` function of a stage or command.
 
-    A `StageError`, an `OSError` (full disk, read-only folder) and Ctrl-C become one line on stderr.
-    Any other exception is a bug and keeps its traceback. A character that the terminal's encoding lacks is
-    printed as an escape.
+    A `StageError`, an `OSError` (full disk, read-only folder), a `MemoryError` and Ctrl-C become one line
+    on stderr. Any other exception is a bug and keeps its traceback. A character that the terminal's
+    encoding lacks is printed as an escape.
 
     Args:
         main: the function to run.
@@ -43,8 +44,23 @@ def run_stage(main: Callable[[], None]) -> None:
     except OSError as error:
         hint = HINTS.get(error.errno or 0, "")
         fail(f"{error.filename or 'the system'}: {error.strerror or error}{hint}")
+    except MemoryError as error:
+        fail(f"out of memory{f': {error}' if str(error) else ''}")
     except KeyboardInterrupt:
         fail("interrupted; `dvc repro` resumes after the last finished epoch", code=130)
+
+
+def _without_traceback(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    """Print one line for Ctrl-C while modules are still imported, where `run_stage` cannot see it."""
+    if issubclass(kind, KeyboardInterrupt):
+        print("error: interrupted", file=sys.stderr, flush=True)
+    else:
+        sys.__excepthook__(kind, error, traceback)
+
+
+sys.excepthook = _without_traceback
 
 
 def fail(message: str, code: int = 1) -> NoReturn:

@@ -13,7 +13,7 @@ from stages.common.errors import StageError
 TEMPORARY_SUFFIX = ".part"
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object], mode: int | None = None) -> None:
     """Write a file so that a reader sees the old content or the new one, never a part of it.
 
     The previous file survives any failure, a full disk and a power cut included (hence the fsync). What a
@@ -22,6 +22,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     Args:
         path: the target. Its folder is created if necessary.
         write: a function that fills the binary file it gets.
+        mode: the file's permissions; None for those that the process's umask leaves.
 
     Raises:
         OSError: with the name of the target.
@@ -36,6 +37,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
+        if mode is not None:
+            part.chmod(mode)
         os.replace(part, path)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
@@ -54,9 +57,9 @@ def _is_running(process: str) -> bool:
     return True
 
 
-def write_bytes_atomically(path: Path, content: bytes) -> None:
+def write_bytes_atomically(path: Path, content: bytes, mode: int | None = None) -> None:
     """Write `content` with `write_atomically`."""
-    write_atomically(path, lambda file: file.write(content))
+    write_atomically(path, lambda file: file.write(content), mode)
 
 
 def write_json_atomically(path: Path, tree: Any) -> None:

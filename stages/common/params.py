@@ -72,7 +72,7 @@ class Train(Section):
     learning_rate: Number = parameter("a number above 0 and up to 10", gt=0, le=10)
     schedule: Literal["constant", "step", "cosine"] = parameter("constant, step or cosine")
     warmup_epochs: Number = parameter("a number of epochs from 0 to 1,000", ge=0, le=1000)
-    decay_epochs: Number = parameter("a number of epochs above 0 and up to 100,000", gt=0, le=100_000)
+    decay_epochs: Number = parameter("a number of epochs from 0.001 to 100,000", ge=0.001, le=100_000)
     decay: Number = parameter("a number from 0 to 1", ge=0, le=1)
     clip_norm: Number | None = parameter("a number from 1e-30 to 1e37, or null", ge=1e-30, le=1e37)
     seed: int = parameter(SEED_TAKES, ge=0, lt=2**32)

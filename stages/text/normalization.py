@@ -1,10 +1,13 @@
 """The text as the model reads it, and where its validation split begins."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
 from stages.common.errors import StageError
 from stages.common.params import Vectorize
+
+PIECE = 1 << 20  # characters
 
 
 def read_text(path: Path, settings: Vectorize) -> str:
@@ -20,13 +23,37 @@ def read_text(path: Path, settings: Vectorize) -> str:
     Raises:
         StageError: the file is missing or not UTF-8.
     """
+    return "".join(read_pieces(path, settings))
+
+
+def read_pieces(path: Path, settings: Vectorize) -> Iterator[str]:
+    """Read a text as `read_text` does, in pieces, so that memory does not grow with the text.
+
+    A piece ends after a space or a line: the lower case of a Greek sigma depends on whether its word ends.
+
+    Args:
+        path: the corpus.
+        settings: the section `vectorize` of `params.yaml`.
+
+    Yields:
+        The pieces of the normalized text, whole words each.
+
+    Raises:
+        StageError: the file is missing or not UTF-8.
+    """
+    rest = ""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with open(path, encoding="utf-8-sig") as file:
+            while piece := file.read(PIECE):
+                piece = rest + piece
+                end = max(piece.rfind(" "), piece.rfind("\n")) + 1
+                yield normalize(piece[:end], settings)
+                rest = piece[end:]
     except FileNotFoundError:
         raise StageError(f"{path} is missing; `dvc repro download` creates it") from None
-    except UnicodeDecodeError as error:
-        raise StageError(f"{path} is not UTF-8 text (byte {error.start})") from None
-    return normalize(text, settings)
+    except UnicodeDecodeError:
+        raise StageError(f"{path} is not UTF-8 text; `dvc repro download` creates it again") from None
+    yield normalize(rest, settings)
 
 
 class Normalization(Protocol):

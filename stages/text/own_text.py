@@ -2,11 +2,12 @@
 
 import codecs
 import gzip
+import hashlib
+import io
 import zlib
 from pathlib import Path
 
 from stages.common.errors import StageError
-from stages.common.files import sha256_of
 from stages.common.params import Download
 from stages.text.corpora import descriptions
 
@@ -32,26 +33,32 @@ def read_own_text(path: Path, settings: Download) -> bytes:
             f"download.corpus: got {str(path)!r}; takes {descriptions() or 'a description'} or the path "
             "of a text file, and there is no such file"
         )
-    if settings.sha256 and (got := sha256_of(path)) != settings.sha256:
-        raise StageError(f"{path} has sha256 {got}; download.sha256 expects {settings.sha256}")
     with open(path, "rb") as file:
-        packed = file.read(len(GZIP)) == GZIP
-    try:
-        with gzip.open(path) if packed else open(path, "rb") as file:
-            content = file.read(settings.max_bytes + 1)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise StageError(f"{path} is not a complete gzip file: {error}") from None
-    if len(content) > settings.max_bytes:
-        raise StageError(
-            f"{path} has more than {settings.max_bytes:,} bytes{' unpacked' if packed else ''}; "
-            "download.max_bytes takes no more"
-        )
+        content = _up_to_limit(file, path, settings)
+    if settings.sha256 and (got := hashlib.sha256(content).hexdigest()) != settings.sha256:
+        raise StageError(f"{path} has sha256 {got}; download.sha256 expects {settings.sha256}")
+    if content.startswith(GZIP):
+        try:
+            with gzip.open(io.BytesIO(content)) as unpacked:
+                content = _up_to_limit(unpacked, path, settings, " unpacked")
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise StageError(f"{path} is not a complete gzip file: {error}") from None
     if codecs.lookup(settings.encoding).name == "utf-8":
         return content
     try:
         return content.decode(settings.encoding).encode()
     except UnicodeError as error:
         raise StageError(f"{path} is not text in download.encoding {settings.encoding}: {error}") from None
+
+
+def _up_to_limit(file: io.BufferedIOBase, path: Path, settings: Download, state: str = "") -> bytes:
+    """Read a file that is no larger than `download.max_bytes`."""
+    content = file.read(settings.max_bytes + 1)
+    if len(content) > settings.max_bytes:
+        raise StageError(
+            f"{path} has more than {settings.max_bytes:,} bytes{state}; download.max_bytes takes no more"
+        )
+    return content
 
 
 def count_characters(content: bytes, name: str) -> int:

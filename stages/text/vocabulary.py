@@ -6,6 +6,8 @@ import numpy as np
 
 from stages.common.errors import StageError
 
+PIECE = 1 << 20  # characters that are encoded together, so that the numbers take no memory to speak of
+
 
 def encode(text: str) -> tuple[np.ndarray, str]:
     """Encode a text as indices into its own vocabulary.
@@ -19,14 +21,23 @@ def encode(text: str) -> tuple[np.ndarray, str]:
         (len(text),) indices in the smallest unsigned type that fits, and the vocabulary, one character
         per index.
     """
-    codes = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
+    pieces = [slice(start, start + PIECE) for start in range(0, len(text), PIECE)]
     occurs = np.zeros(0x110000, dtype=bool)
-    occurs[codes] = True
+    for piece in pieces:
+        occurs[_codes(text[piece])] = True
     vocabulary = np.flatnonzero(occurs)
     smallest = np.min_scalar_type(max(len(vocabulary) - 1, 0))
     index_of = np.zeros(0x110000, dtype=smallest)
     index_of[vocabulary] = np.arange(len(vocabulary), dtype=smallest)
-    return index_of[codes], "".join(map(chr, vocabulary))
+    indices = np.empty(len(text), dtype=smallest)
+    for piece in pieces:
+        indices[piece] = index_of[_codes(text[piece])]
+    return indices, "".join(map(chr, vocabulary))
+
+
+def _codes(text: str) -> np.ndarray:
+    """Return the characters of a text as numbers, in four bytes each."""
+    return np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
 
 
 def vocabulary_sha256(vocabulary: str) -> str:

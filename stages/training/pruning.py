@@ -8,10 +8,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from stages.common.cache import Cache, open_repo
 from stages.common.errors import StageError
 from stages.common.paths import CHECKPOINTS_DIR
 from stages.training.checkpoints import checkpoint_files
-from stages.training.store import store_root
+from stages.training.store import STORE
 
 SECONDS_OF_A_DAY = 86_400
 
@@ -27,20 +28,15 @@ def prune(days: float, dry_run: bool) -> None:
         StageError: this is no DVC repository, or a revision cannot be read, so that it is unknown what its
             `dvc.lock` reaches.
     """
-    from dvc.exceptions import DvcException, NotDvcRepoError
-    from dvc.repo import Repo
     from scmrepo.exceptions import SCMError
 
     try:
-        with Repo() as repo:
-            root, used = store_root(repo), used_folders(repo)
-    except NotDvcRepoError as error:
-        raise StageError(f"{error}; run from the project's root") from None
-    except (DvcException, SCMError) as error:
-        cause = f" ({error.__cause__})" if error.__cause__ else ""
-        raise StageError(
-            f"it is unknown which checkpoints are needed, so none is deleted: {error}{cause}"
-        ) from None
+        with open_repo() as repo:
+            if not repo:
+                raise StageError("this is no DVC repository; run from the project's root")
+            root, used = Cache(repo).folder / STORE, used_folders(repo)
+    except (StageError, SCMError) as error:
+        raise StageError(f"it is unknown which checkpoints are needed, so none is deleted: {error}") from None
     kept, deleted, freed = 0, 0, 0
     for run in sorted(path for path in root.glob("*") if path.is_dir()):
         recent = time.time() - days * SECONDS_OF_A_DAY

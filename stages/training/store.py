@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from stages.common.cache import Cache, open_repo
 from stages.common.files import write_bytes_atomically
 from stages.common.history import Metrics
 from stages.common.paths import CHECKPOINTS_DIR
@@ -30,20 +31,22 @@ STORE = "checkpoints"  # in DVC's cache
 class CheckpointStore:
     """The checkpoints of one fingerprint."""
 
-    def __init__(self, root: Path, fingerprint: str) -> None:
+    def __init__(self, root: Path, fingerprint: str, cache: Cache | None = None) -> None:
         """Create the store of a fingerprint.
 
         Args:
             root: the folder of all fingerprints.
             fingerprint: of everything that the weights depend on.
+            cache: DVC's, where `root` lies in it.
         """
+        self._cache = cache or Cache()
         self.fingerprint = fingerprint
         self.folder = root / fingerprint
         self._lock = -1
 
     def lock(self) -> None:
         """Keep `python -m stages.prune` from deleting this run as long as this process lives."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._cache.make_folder(self.folder)
         self._lock = os.open(self.folder, os.O_RDONLY)
         fcntl.flock(self._lock, fcntl.LOCK_SH)
 
@@ -105,19 +108,14 @@ class CheckpointStore:
         if self._lock >= 0 and not self.folder.exists():
             self.lock()
         try:
-            write_bytes_atomically(path, content)
+            self._cache.write(path, content)
         except FileNotFoundError:
-            write_bytes_atomically(path, content)
+            self._cache.write(path, content)
 
 
 def publish(checkpoint: Checkpoint) -> None:
     """Write a checkpoint into the folder that DVC tracks."""
     write_bytes_atomically(CHECKPOINTS_DIR / file_name(checkpoint.epoch), to_bytes(checkpoint))
-
-
-def store_root(repo: Any) -> Path:
-    """Return the folder of all fingerprints in the cache of a `dvc.repo.Repo`."""
-    return Path(repo.cache.local_cache_dir) / STORE
 
 
 def open_store(fingerprint: str) -> CheckpointStore:
@@ -131,18 +129,18 @@ def open_store(fingerprint: str) -> CheckpointStore:
 
     Returns:
         The store of this fingerprint.
-    """
-    from dvc.exceptions import NotDvcRepoError
-    from dvc.repo import Repo
 
-    try:
-        with Repo() as repo:
-            store = CheckpointStore(store_root(repo), fingerprint)
-            store.lock()
-            store.adopt(_tracked_checkpoints(repo))
-            return store
-    except NotDvcRepoError:
-        return CheckpointStore(Path(f".{STORE}"), fingerprint)
+    Raises:
+        StageError: DVC cannot read its configuration, `dvc.yaml` or `dvc.lock`.
+    """
+    with open_repo() as repo:
+        if not repo:
+            return CheckpointStore(Path(f".{STORE}"), fingerprint)
+        cache = Cache(repo)
+        store = CheckpointStore(cache.folder / STORE, fingerprint, cache)
+        store.lock()
+        store.adopt(_tracked_checkpoints(repo))
+        return store
 
 
 def _tracked_checkpoints(repo: Any) -> Iterator[tuple[str, Path]]:

@@ -28,6 +28,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked: list[str] = []
+        self.written: list[str] = []  # what was served to its end
         self.closing = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}"
 
@@ -81,6 +82,21 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(TEXT)))
         self.end_headers()
         self.drip(b"x", 0.1)
+
+    def serve_late(self):
+        time.sleep(1.5)
+        self.body(OTHER)
+        self.server.written.append("late")
+
+    def serve_steady(self):
+        """One second of the corpus's bytes, above the slowest speed that counts."""
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(TEXT)))
+        self.end_headers()
+        for start in range(0, len(TEXT), 5_000):
+            time.sleep(0.12)
+            self.wfile.write(TEXT[start : start + 5_000])
+        self.server.written.append("steady")
 
     def drip(self, piece, pause):
         try:

@@ -1,8 +1,10 @@
 """The download stage against real servers on loopback, a real package folder, and real files."""
 
+import contextlib
 import hashlib
 import io
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -69,7 +71,7 @@ def test_other_bytes_are_named_and_never_fall_back(download, server, source, say
         ("failing", "answered 500 Internal Server Error"),
         ("broken", "did not answer: the connection broke off in the middle"),
         ("hang", "did not answer: timed out"),
-        ("trickle", "did not answer within download.deadline = 4 s"),
+        ("trickle", "did not answer within 4 s, its share of download.deadline = 4 s"),
     ],
 )
 def test_no_answer_is_named(download, server, source, says):
@@ -99,23 +101,76 @@ def test_the_next_source_serves_what_the_first_does_not(download, server):
     assert download.corpus.read_bytes() == TEXT
 
 
-def test_packets_that_are_dropped_cost_the_deadline_and_no_more(download):
-    with socket.socket() as full:  # a listener whose queue is full drops what comes
+@contextlib.contextmanager
+def silent_address():
+    """An address that drops what comes, as a listener does whose queue is full."""
+    with contextlib.ExitStack() as stack:
+        full, *crowd = [stack.enter_context(socket.socket()) for _ in range(5)]
         full.bind(("127.0.0.1", 0))
         full.listen(0)
-        port = full.getsockname()[1]
-        crowd = [socket.socket() for _ in range(4)]
         for sock in crowd:
             sock.setblocking(False)
-            sock.connect_ex(("127.0.0.1", port))
-        urls = [f"http://127.0.0.1:{port}/{i}" for i in range(4)]
+            sock.connect_ex(full.getsockname())
+        yield f"http://127.0.0.1:{full.getsockname()[1]}"
+
+
+def test_packets_that_are_dropped_cost_the_deadline_and_no_more(download):
+    with silent_address() as silent:
         began = time.monotonic()
-        done = download(urls, timeout=3, retries=10)
+        done = download([f"{silent}/{i}" for i in range(4)], timeout=3, retries=10)
         seconds = time.monotonic() - began
-        for sock in crowd:
-            sock.close()
-    fails(done, "no source of corpus book is available")
+    line = fails(done, "no source of corpus book is available")
+    assert line.count("did not answer within 1 s, its share of download.deadline = 4 s") == 4
     assert 3.5 < seconds < 10
+
+
+def test_a_silent_address_leaves_time_to_the_next(download, server):
+    with silent_address() as silent:
+        done = download([f"{silent}/x", f"{server.url}/good"], timeout=10, retries=10)
+    assert done.returncode == 0, done
+    assert f"{silent}/x did not answer within 2 s" in done.stderr
+    assert server.asked == ["/good"]
+    assert download.corpus.read_bytes() == TEXT
+
+
+def test_a_download_that_was_given_up_cannot_change_the_next(download, server):
+    """The first address serves other bytes while the second serves the corpus, slowly but in time."""
+    done = download([f"{server.url}/late", f"{server.url}/steady"], deadline=2, timeout=10)
+    assert done.returncode == 0, done
+    assert f"{server.url}/late did not answer within 1 s" in done.stderr
+    assert server.written == ["late", "steady"]  # in the order of their ends
+    assert f"corpus book from {server.url}/steady" in done.stdout
+    assert download.corpus.read_bytes() == TEXT
+
+
+COUNT_OPENS = """
+import sys
+opened = []
+sys.addaudithook(lambda event, args: event == "open" and opened.append(str(args[0])))
+from stages.download import main
+main()
+print([path for path in opened if path.endswith("book.txt")])
+"""
+
+
+def test_the_bytes_that_are_checked_are_those_that_are_used(download):
+    """A file that is read once cannot change between its check and its use."""
+    (download.root / "texts").mkdir()
+    (download.root / "texts/book.txt").write_bytes(TEXT)
+    for corpus in "corpora/book.yaml", "texts/book.txt":
+        assert download(corpus=corpus, env={"CORPUS_DIR": "texts"}).returncode == 0
+        params = yaml.safe_load((download.root / "params.yaml").read_text())
+        params["download"]["sha256"] = SHA256
+        (download.root / "params.yaml").write_text(yaml.safe_dump(params))
+        done = subprocess.run(
+            [sys.executable, "-c", COUNT_OPENS],
+            cwd=download.root,
+            env=os.environ | {"CORPUS_DIR": "texts"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.splitlines()[-1] == "['texts/book.txt']", corpus
 
 
 def test_a_rerun_asks_no_source(download, server):
@@ -135,7 +190,10 @@ def test_a_rerun_asks_no_source(download, server):
     done = download([f"{server.url}/good"])
     assert f"from {server.url}/good" in done.stdout
     assert download.corpus.read_bytes() == kept.read_bytes() == TEXT
-    fails(download([f"{server.url}/good"], max_bytes=49_999), "more than 49999 bytes")
+    fails(
+        download([f"{server.url}/good"], max_bytes=49_999),
+        "served more than download.max_bytes = 49999 bytes",
+    )
 
 
 def test_corpus_dir_comes_first(download, server):

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -184,11 +185,27 @@ def test_a_mistake_loses_nothing(small):
     assert outputs(small.root) == before
 
 
+def test_troubleshooting_has_the_words_of_dvc(small):
+    """Mistakes that DVC notices before it runs a stage."""
+    pages = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
+    before = outputs(small.root)
+    small.set_params(download__corpus="corpora/nietsche.yaml")
+    done = small.dvc("repro", code=255)
+    assert done.stderr.strip().replace(str(small.root), "...") in pages
+    small.environment = {k: v for k, v in small.environment.items() if not k.startswith("GIT_")}
+    no_identity = {"HOME": str(small.root), "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
+    done = small.dvc("exp", "run", "-S", "download.corpus=book.txt", code=255, **no_identity)
+    assert done.stderr.strip().splitlines()[0] in pages
+    small.set_params(download__corpus="book.txt")
+    assert set(ran(small.dvc("repro"))) <= {"download"}
+    assert outputs(small.root) == before
+
+
 @pytest.mark.parametrize(
     ("stage", "file", "content", "says"),
     [
         ("vectorize", "data/corpus.txt", b"short", "the text has 5 characters; a window and its target"),
-        ("vectorize", "data/corpus.txt", b"\xff\xfe", "data/corpus.txt is not UTF-8 text (byte 0)"),
+        ("vectorize", "data/corpus.txt", b"\xff\xfe", "data/corpus.txt is not UTF-8 text"),
         ("vectorize", "data/corpus.txt", None, "data/corpus.txt is missing; `dvc repro download`"),
         ("train", "data/windows.npz", None, "data/windows.npz is missing; `dvc repro vectorize`"),
         ("train", "data/windows.npz", b"PK", "data/windows.npz is damaged"),

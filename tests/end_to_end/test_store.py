@@ -1,8 +1,10 @@
 """The checkpoint store: what a changed code computes again, and what is pruned."""
 
 import fcntl
+import hashlib
 import json
 import os
+import stat
 import subprocess
 import sys
 import time
@@ -11,8 +13,13 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import yaml
 
-from tests.support import Project, outputs
+from stages.common.params import Download
+from stages.text.sources import get_corpus
+from stages.training.checkpoints import Checkpoint
+from stages.training.store import open_store
+from tests.support import Project, changed_params, make_text, outputs
 
 STORE = ".dvc/cache/checkpoints"
 REWORDED = [
@@ -107,6 +114,52 @@ def test_pruning_keeps_what_a_lock_reaches(small):
     assert done.stderr.startswith("error: it is unknown which checkpoints are needed, so none is deleted: ")
     assert done.stderr.count("\n") == 1
     assert stored(small) == {branch, workspace}
+
+
+def test_a_shared_cache_gives_its_group_what_dvc_gives(tmp_path, monkeypatch):
+    """`dvc config cache.shared group`, and a umask that shuts the group out: the modes of DVC's own files."""
+    monkeypatch.chdir(tmp_path)
+    text = make_text(100)
+    Path("book.txt").write_text(text, encoding="utf-8")
+    about = {"sha256": hashlib.sha256(text.encode()).hexdigest()}
+    Path("book.yaml").write_text(yaml.safe_dump(about), encoding="utf-8")
+    monkeypatch.setenv("CORPUS_DIR", str(tmp_path))
+    tree = changed_params(download__corpus="book.yaml")
+    umask = os.umask(0o077)
+    try:
+        for command in (
+            ["init", "--quiet", "--no-scm"],
+            ["config", "cache.shared", "group"],
+            ["add", "book.txt"],
+        ):
+            subprocess.run([sys.executable, "-m", "dvc", *command], check=True, capture_output=True)
+        open_store("f" * 64).write(Checkpoint(0, "f" * 64, {}, "", {}, [], []))
+        get_corpus(Download(**tree["download"]))
+    finally:
+        os.umask(umask)
+    cache = tmp_path / ".dvc/cache"
+    modes = {str(path.relative_to(cache)): stat.S_IMODE(path.stat().st_mode) for path in cache.rglob("*")}
+    assert modes["files/md5"] == 0o2775  # DVC's own
+    ours = {path: mode for path, mode in modes.items() if not path.startswith("files")}
+    assert ours == {
+        "corpora": 0o2775,
+        f"corpora/{about['sha256']}": 0o664,
+        "checkpoints": 0o2775,
+        f"checkpoints/{'f' * 64}": 0o2775,
+        f"checkpoints/{'f' * 64}/epoch-000.npz": 0o664,
+    }
+
+
+@pytest.mark.parametrize("content", ["stages: [", "nothing: 1", "stages: 3", "\0"])
+def test_a_damaged_lock_is_named(small, content):
+    before = outputs(small.root)
+    (small.root / "dvc.lock").write_text(content, encoding="utf-8")
+    done = small.run("python", "-m", "stages.train", code=1)
+    errors = [line for line in done.stderr.splitlines() if not line.startswith("warning")]
+    assert len(errors) == 1
+    assert errors[0].startswith("error: DVC: ")
+    assert "dvc.lock" in errors[0]
+    assert outputs(small.root) == before
 
 
 def test_a_run_in_progress_is_locked(small):

@@ -155,6 +155,7 @@ WORDS_OF_OTHERS = {
     "tests/unit/distributed/test_cluster.py": {"chief"},
     "stages/evaluation/report.html.j2": {"charset", "figure"},  # HTML's
     "stages/common/params.py": {"streams"},  # former names are answered with the present ones
+    "stages/text/web.py": {"stream"},  # requests'
     "tests/unit/common/test_params.py": {"streams"},
     "tests/unit/common/test_recipes.py": {"streams"},
     "tests/end_to_end/test_report.py": {"figure"},  # HTML's

@@ -1,5 +1,6 @@
 """Errors that the user can correct: one line, and no traceback."""
 
+import signal
 import subprocess
 import sys
 
@@ -25,6 +26,12 @@ def run(body: str, **environment: str) -> subprocess.CompletedProcess[str]:
             1,
             "error: disk: No space left; free some space, then",
         ),
+        (
+            "import numpy; numpy.zeros(2**60, numpy.uint8)",
+            1,
+            "error: out of memory: Unable to allocate 1.00 EiB for an array",
+        ),
+        ("raise MemoryError", 1, "error: out of memory\n"),
         ("raise KeyboardInterrupt", 130, "error: interrupted; `dvc repro` resumes after"),
     ],
 )
@@ -44,3 +51,26 @@ def test_a_bug_keeps_its_traceback():
 def test_a_character_that_the_terminal_lacks_is_no_error(encoding):
     done = run(r"print('\u0436'); raise StageError('\u0436')", PYTHONIOENCODING=encoding)
     assert (done.returncode, done.stdout, done.stderr) == (1, "\\u0436\n", "error: \\u0436\n")
+
+
+INTERRUPTED = """
+import os, runpy, signal, sys
+def hook(event, arguments):
+    if event == "import" and arguments[0] == "numpy":
+        os.kill(os.getpid(), signal.SIGINT)
+sys.addaudithook(hook)
+sys.argv = ["generate"]
+runpy.run_module("stages.generate", run_name="__main__")
+"""
+
+
+def test_an_interrupt_while_modules_are_imported_is_one_line():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "error: interrupted\n")
+
+
+@pytest.mark.parametrize("command", [["stages/train.py"], ["stages/generate.py", "--help"]])
+def test_a_stage_that_is_run_as_a_file_is_answered(command):
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "error: run `python -m stages.NAME` from the project's root\n"

@@ -1,9 +1,13 @@
 """The metrics of the quality stage against counting by Python's own `in`."""
 
+import re
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from stages.evaluation.sample_metrics import measure, shared_ngrams, whole_words
+from stages.evaluation import sample_metrics
+from stages.evaluation.sample_metrics import SharedNgrams, measure, whole_words
 from tests.support import make_text
 
 
@@ -17,7 +21,10 @@ def naive_metrics(corpus, text):
     return metrics | {"longest_copy": max((len(p) for p in passages if p in corpus), default=0)}
 
 
-def test_metrics_are_those_of_counting():
+@pytest.mark.parametrize("at_once", [1, sample_metrics.AT_ONCE])
+def test_metrics_are_those_of_counting(monkeypatch, at_once):
+    """Also where passages and n-grams lie across the pieces of the corpus."""
+    monkeypatch.setattr(sample_metrics, "AT_ONCE", at_once)
     corpus = make_text(3000).lower().replace("\n", " ")
     rng = np.random.default_rng(0)
     texts = [
@@ -29,7 +36,10 @@ def test_metrics_are_those_of_counting():
         "b",
         corpus[7:9],
     ]
-    found = measure(corpus, texts, [""] * len(texts))
+    pieces = re.findall(r".{1,80} |.+", corpus) if at_once == 1 else [corpus]
+    assert "".join(pieces) == corpus
+    assert len(pieces) > 30 or at_once > 1
+    found = measure(pieces, texts, [""] * len(texts))
     for text, metrics in zip(texts, found, strict=True):
         expected = naive_metrics(corpus, text)
         assert {name: metrics[name] for name in expected} == pytest.approx(expected, abs=5e-5), text
@@ -38,21 +48,37 @@ def test_metrics_are_those_of_counting():
 
 
 def test_texts_next_to_each_other_do_not_run_into_one():
-    counts = shared_ngrams("xaby", ["xa", "by", "ab"])
-    assert [list(each) for each in counts] == [[2, 2, 2], [1, 1, 1]]
-    assert shared_ngrams("abc", ["", "x"]) == []
+    ngrams = SharedNgrams(["xa", "by", "ab"])
+    ngrams.look_in("xaby")
+    assert [list(each) for each in ngrams.counts()] == [[2, 2, 2], [1, 1, 1]]
+    for texts in ["", "x"], []:
+        ngrams = SharedNgrams(texts)
+        ngrams.look_in("abc")
+        assert ngrams.counts() == []
+
+
+def test_memory_does_not_grow_with_the_corpus(monkeypatch):
+    monkeypatch.setattr(sample_metrics, "AT_ONCE", 5_000)
+    block = make_text(10_000)
+    peaks = []
+    for blocks in 1, 8:
+        tracemalloc.start()
+        measure((block for _ in range(blocks)), [block[:100]] * 4, [""] * 4)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]
 
 
 def test_known_words_leave_out_what_the_ends_cut():
     corpus = "the cat sat on the don't mat"
     assert whole_words("at sat, the ca", "the c") == ["sat", "the"]
     assert whole_words("at sat, the ca.", "the c ") == ["at", "sat", "the", "ca"]
-    (metrics,) = measure(corpus, ["at sat do don't \u00fcber x1 ma"], ["c"])
+    (metrics,) = measure([corpus], ["at sat do don't \u00fcber x1 ma"], ["c"])
     # sat, don't of sat, do, don't, über, x
     assert metrics["known_words"] == 0.4
-    assert measure(corpus, ["12", ""], ["", ""])[0]["known_words"] == 0
+    assert measure([corpus], ["12", ""], ["", ""])[0]["known_words"] == 0
 
 
 def test_distinct_is_the_share_of_different_runs():
-    (metrics,) = measure("x", ["ababab"], [""])
+    (metrics,) = measure(["x"], ["ababab"], [""])
     assert [metrics[f"distinct_{n}"] for n in (1, 2, 3, 8)] == [0.3333, 0.4, 0.5, 1.0]

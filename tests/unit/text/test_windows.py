@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from stages.common.errors import StageError
+from stages.text import normalization, vocabulary
 from stages.text.normalization import read_text
 from stages.text.vocabulary import encode
 from stages.text.windows import cut, make_windows, one_hot
@@ -108,6 +109,24 @@ def test_text_is_read_as_the_article_reads_it(params, tmp_path):
     assert read_text(path, params().vectorize) == "ab çd "
     as_it_is = params(vectorize__lowercase=False, vectorize__newlines_to_spaces=False)
     assert read_text(path, as_it_is.vectorize) == "Ab\nÇd\n"
+
+
+@pytest.mark.parametrize("piece", [1, 3, 1 << 20])
+def test_pieces_join_to_the_text_that_python_reads(params, tmp_path, monkeypatch, piece):
+    """The lower case of a sigma depends on its neighbours; line ends and characters have several bytes."""
+    monkeypatch.setattr(normalization, "PIECE", piece)
+    monkeypatch.setattr(vocabulary, "PIECE", piece)
+    content = "\ufeffΟΔΟΣ ΟΔΟΣ\r\nΣ'Α Σ\rΑΣ'\n\nİΣ 日本語" + "ΣΑ" * 9
+    path = tmp_path / "corpus.txt"
+    path.write_bytes(content.encode())
+    expected = content[1:].replace("\r\n", "\n").replace("\r", "\n").lower().replace("\n", " ")
+    assert {"σ", "ς"} < set(expected)
+    pieces = list(normalization.read_pieces(path, params().vectorize))
+    assert len(pieces) > 5 or piece > 3
+    assert "".join(pieces) == expected
+    indices, characters = encode(expected)
+    assert "".join(characters[index] for index in indices) == expected
+    assert characters == "".join(sorted(set(expected)))
 
 
 def test_encode_and_cut_of_short_texts():
