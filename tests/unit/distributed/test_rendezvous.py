@@ -3,7 +3,10 @@
 import contextlib
 import json
 import multiprocessing.connection
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +18,7 @@ from stages.distributed.cluster import Cluster, listen, split_address
 from stages.distributed.connection import LIMIT, Connection
 from stages.distributed.coordinator import PIECE, STRANGERS, dismiss, gather, hand_out, meet
 from stages.distributed.heartbeat import HeartbeatMonitor
-from tests.support import free_ports
+from tests.support import ROOT, free_ports, tf_config
 
 
 @pytest.fixture
@@ -77,17 +80,20 @@ def junk() -> list[bytes]:
 
 
 def test_strangers_do_not_delay_the_rendezvous(cluster):
-    """Twice as many as are kept, who send junk or nothing, and keep the connection open."""
+    """They send junk or nothing, and keep the connection open; there are more than are kept."""
     with ThreadPoolExecutor() as pool, contextlib.ExitStack() as stack:
         meeting = pool.submit(met, cluster)
         first = worker(cluster, 1)
-        strangers, said = [], junk()
-        for number in range(2 * STRANGERS):
+        strangers = []
+        for content in [b""] * (STRANGERS + 10) + junk():
             to = stack.enter_context(socket.create_connection(split_address(cluster.addresses[0]), timeout=5))
             strangers.append(to)
             to.setblocking(False)
             with contextlib.suppress(OSError):
-                to.send(said[number % len(said)])
+                to.send(content)
+        strangers[0].settimeout(2)
+        assert strangers[0].recv(100).startswith(b"\0\0\0\x1f#CHALLENGE#")
+        assert strangers[0].recv(100) == b""
         began = time.monotonic()
         second = worker(cluster, 2)
         assert meeting.result(5) == [cluster.name(1), cluster.name(2)]
@@ -111,7 +117,7 @@ def test_strangers_do_not_delay_the_rendezvous(cluster):
         [b'{"index": 3}', b'{"index": -1}', b'{"index": true}', b"{}"],
         [json.dumps({"steps_begun": [], "error": {}, "piece": 5}).encode()] * 3,
         [b'{"a": "' + b"x" * (LIMIT - 100) + b'"}'] * 500,
-        [b'{"a": "' + b"x" * LIMIT + b'"}'],
+        [b'{"a": "' + b"x" * 500 * LIMIT + b'"}'],
     ],
     ids=range(9),
 )
@@ -136,22 +142,32 @@ def test_junk_from_one_that_knows_the_key_does_no_harm(cluster, messages):
         second = worker(cluster, 2)
         assert meeting.result(5) == [cluster.name(1), cluster.name(2)]
         assert not first.failure + second.failure
-        assert sum(sent) < 20 * 10**6  # the last but one would send 32 million bytes
+        assert sum(sent) < 20 * 10**6  # the last two would send 32 million bytes
 
 
-def test_a_wrong_key_is_refused_and_named_on_both_ends(cluster):
+def test_a_wrong_key_is_refused_and_named(cluster):
     with ThreadPoolExecutor() as pool:
-        meeting = pool.submit(met, cluster, 0.5)
+        meeting = pool.submit(met, cluster, 2)
         refused = [worker(cluster, 1, key=key) for key in ("another", "")]
+        config = tf_config(list(cluster.addresses), 1)
+        command = subprocess.run(
+            [sys.executable, "-m", "stages.worker"],
+            cwd=ROOT,
+            env={**os.environ, "TF_CONFIG": config, "CHAR_LSTM_CLUSTER_KEY": "another"},
+            capture_output=True,
+            text=True,
+        )
         with pytest.raises(
-            StageError, match=r"^worker 1 \(.*\) and worker 2 \(.*\) did not connect within 0.5 s"
+            StageError, match=r"^worker 1 \(.*\) and worker 2 \(.*\) did not connect within 2 s"
         ):
             meeting.result()
+    wrong = " does not pass the challenge: another program, or another CHAR_LSTM_CLUSTER_KEY"
     for each in refused:
         each.reader.join(5)
-        assert each.failure == (
-            " does not pass the challenge: another program, or another CHAR_LSTM_CLUSTER_KEY"
-        )
+        assert each.failure == wrong
+    name = f"the coordinator ({cluster.addresses[0]})"
+    assert command.stderr == f"error: {name}{wrong}; start this again for the next `dvc repro`\n"
+    assert command.returncode == 1
 
 
 def test_a_coordinator_without_the_key_gets_nothing(cluster):
