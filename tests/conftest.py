@@ -1,6 +1,7 @@
 """Fixtures of all tests."""
 
 import shutil
+import signal
 from typing import Any
 
 import pytest
@@ -8,6 +9,9 @@ import yaml
 
 from stages.common.params import Params, read_params
 from tests.support import SMALL, Project, changed_params, copy_of_the_project, make_text
+
+# a background job of a script ignores it, and so would every process that a test starts and interrupts
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

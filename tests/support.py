@@ -51,6 +51,7 @@ class Project:
             "GIT_AUTHOR_EMAIL": "test@example.invalid",
             "GIT_COMMITTER_NAME": "test",
             "GIT_COMMITTER_EMAIL": "test@example.invalid",
+            "CHAR_LSTM_CLUSTER_KEY": "a secret of the tests",
             "PIP_NO_INDEX": "1",  # the suite runs with no network
         }
         self.set_params(**changes)

@@ -21,6 +21,25 @@ def best_epoch(history: Sequence[Metrics]) -> int | None:
     return min(range(len(losses)), key=lambda epoch: (math.isnan(losses[epoch]), losses[epoch]), default=None)
 
 
+def epoch_of_stop(history: Sequence[Metrics], patience: int | None) -> int | None:
+    """Find the epoch after which training stops early.
+
+    Args:
+        history: the metrics of each epoch.
+        patience: epochs in a row without a lower validation loss that end it; None for no end.
+
+    Returns:
+        The epoch, counted from 0, or None if training goes on.
+    """
+    best = 0
+    for epoch, metrics in enumerate(history if patience else []):
+        if metrics["val_loss"] < history[best]["val_loss"]:
+            best = epoch
+        elif epoch - best >= (patience or 0):
+            return epoch
+    return None
+
+
 def summary_of(history: Sequence[Metrics], kept: int) -> dict[str, Any]:
     """Summarize a run for `dvc metrics show`.
 

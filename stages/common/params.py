@@ -134,6 +134,7 @@ def read_params(path: Path = PARAMS_FILE) -> Params:
 def corpus_dir() -> Path | None:
     """Return the folder that `$CORPUS_DIR` names, or None where it is not set.
 
-    `CORPUS_DIR` and `TF_CONFIG` (for workers) are the only environment variables that are read.
+    `CORPUS_DIR`, and for workers `TF_CONFIG` and `CHAR_LSTM_CLUSTER_KEY`, are the only environment variables
+    that are read.
     """
     return Path(value) if (value := os.environ.get("CORPUS_DIR")) else None

@@ -2,38 +2,31 @@
 
 import json
 import os
+import secrets
 import socket
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from stages.common.errors import StageError
 
 TAKES = (
-    'takes JSON like {"cluster": {"worker": ["host0:2222", "host1:2222"]}, '
+    'takes JSON like {"cluster": {"worker": ["host0:2222", "[fd00::1]:2222"]}, '
     '"task": {"type": "worker", "index": 0}}, with the same cluster on every host'
 )
 JOBS = ("chief", "worker")  # TensorFlow's names; the first task of the first job coordinates
+KEY = "CHAR_LSTM_CLUSTER_KEY"  # the variable with the secret that all processes of a cluster share
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """The processes that train together.
+    """The processes that train together."""
 
-    Attributes:
-        addresses: "host:port" of each, the coordinator's first.
-        names: what messages call them.
-        index: which of them this process is.
-        local: whether the workers are child processes of the coordinator.
-    """
-
-    addresses: tuple[str, ...]
-    names: tuple[str, ...]
-    index: int = 0
-    local: bool = False
-
-    @property
-    def size(self) -> int:
-        """The number of processes."""
-        return len(self.addresses)
+    addresses: tuple[str, ...]  # "host:port" of each, the coordinator's first
+    names: tuple[str, ...]  # what messages call them
+    index: int = 0  # which of them this process is
+    key: str = field(default="", repr=False)  # the secret that they share
+    local: tuple[socket.socket, ...] = ()  # where the workers are child processes: what holds their ports
 
     def name(self, index: int) -> str:
         """Name a process and its address, for messages."""
@@ -41,114 +34,77 @@ class Cluster:
 
 
 def cluster_of_tf_config() -> Cluster | None:
-    """Read the cluster that `$TF_CONFIG` describes.
-
-    Jobs and tasks are as in
-    https://www.tensorflow.org/guide/distributed_training#setting_up_the_tf_config_environment_variable:
-    a job `chief` of one task, or else the first `worker`, coordinates.
-
-    Returns:
-        The cluster; None where the variable is not set or names one process only.
+    """Read the cluster that `$TF_CONFIG` describes; None where it is not set or names one process only.
 
     Raises:
         StageError: the variable has any other content.
     """
-    text = os.environ.get("TF_CONFIG", "")
-    if not text.strip():
+    if not (text := os.environ.get("TF_CONFIG", "").strip()):
         return None
     try:
         tree = json.loads(text)
-        jobs, kind, number = tree["cluster"], tree["task"]["type"], tree["task"]["index"]
+        jobs, task = tree["cluster"], tree["task"]
         tasks = [(job, at) for job in JOBS for at in range(len(jobs.get(job, [])))]
         addresses = tuple(jobs[job][at] for job, at in tasks)
-        if unknown := set(jobs) - set(JOBS):
-            raise StageError(f"TF_CONFIG: job {min(unknown)!r}; takes the jobs chief and worker")
-        for address in addresses:
-            split_address(address)
-        index = tasks.index((kind, number))
-    except StageError:
-        raise
+        split = [split_address(address) for address in addresses]
+        index = tasks.index((task["type"], task["index"]))
     except (ValueError, KeyError, TypeError, AttributeError):
-        shown = text if len(text) <= 200 else text[:200] + "…"
-        raise StageError(f"TF_CONFIG: got {shown}; {TAKES}") from None
-    if len(set(addresses)) < len(addresses) or len(jobs.get("chief", [])) > 1:
-        raise StageError(f"TF_CONFIG: got {list(addresses)}; takes different addresses and one chief")
-    names = ("the coordinator", *(f"{job} {at}" for job, at in tasks[1:]))
-    return Cluster(addresses, names, index) if len(addresses) > 1 else None
+        raise StageError(f"TF_CONFIG: got {text[:200]}{'…' * (len(text) > 200)}; {TAKES}") from None
+    if set(jobs) - set(JOBS) or len(set(split)) < len(split) or len(jobs.get("chief", [])) > 1:
+        takes = "takes the jobs chief and worker, with different addresses and one chief"
+        raise StageError(f"TF_CONFIG: got {json.dumps(jobs)[:200]}; {takes}")
+    if len(addresses) == 1:
+        return None
+    if not (key := os.environ.get(KEY, "")):
+        print(f"warning: {KEY} is not set: whoever reaches {addresses[0]} can take part", file=sys.stderr)
+    return Cluster(addresses, ("the coordinator", *(f"{job} {at}" for job, at in tasks[1:])), index, key)
 
 
 def cluster_to_coordinate(workers: int) -> Cluster | None:
-    """Find the cluster that this process coordinates.
-
-    Args:
-        workers: `train.workers`, the number of local processes.
-
-    Returns:
-        The cluster of `TF_CONFIG`, or `workers` local processes; None for one process.
+    """Find the cluster that this process coordinates: `TF_CONFIG`'s or local `workers`; None for one process.
 
     Raises:
         StageError: `TF_CONFIG` makes this process a worker, or both kinds of cluster are given.
     """
     cluster = cluster_of_tf_config()
     if cluster and cluster.index:
-        raise StageError(
-            f"TF_CONFIG: makes this process {cluster.name(cluster.index)}; `dvc repro` runs on the "
-            "coordinator only, the other hosts run `python -m stages.worker`"
-        )
-    if cluster and workers > 1:
-        raise StageError(
-            f"train.workers: got {workers}; takes 1 where TF_CONFIG names the workers, as it does here"
-        )
-    if cluster is None and workers > 1:
-        names = ("the coordinator", *(f"worker {number}" for number in range(1, workers)))
-        return Cluster(("127.0.0.1:0",) * workers, names, local=True)
-    return cluster
+        mine = cluster.name(cluster.index)
+        raise StageError(f"TF_CONFIG: makes this process {mine}, which runs `python -m stages.worker`")
+    if workers == 1:
+        return cluster
+    if cluster:
+        raise StageError(f"train.workers: got {workers}; takes 1 where TF_CONFIG names the workers, as here")
+    held = tuple(socket.socket() for _ in range(workers))
+    for each in held:  # bound but not listening: no other program gets these ports
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        each.bind(("127.0.0.1", 0))
+    addresses = tuple(f"127.0.0.1:{each.getsockname()[1]}" for each in held)
+    names = ("the coordinator", *(f"worker {number}" for number in range(1, workers)))
+    return Cluster(addresses, names, key=secrets.token_hex(), local=held)
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """Split "host:port".
-
-    Args:
-        address: the address.
-
-    Returns:
-        Host and port.
-
-    Raises:
-        ValueError: the address has another form.
-    """
-    host, _, port = address.rpartition(":")
-    if not host or not 0 <= int(port) < 2**16:
+    """Split "host:port" or "[IPv6 address]:port"; a ValueError if it has another form."""
+    parts = urlsplit(f"//{address}")
+    if parts.netloc != address or not parts.hostname or not parts.port:
         raise ValueError(address)
-    return host.strip("[]"), int(port)
+    return parts.hostname, parts.port
 
 
-def listen(address: str, local: bool = False) -> socket.socket:
-    """Listen on the port of an address.
-
-    Args:
-        address: "host:port".
-        local: whether to listen on that host's interface only, and not on all.
-
-    Returns:
-        The listening socket.
+def listen(address: str) -> socket.socket:
+    """Listen on the port of an address: on all addresses of this host, unless it is a loopback address.
 
     Raises:
         StageError: the port is in use or not allowed.
     """
     host, port = split_address(address)
+    local = host if host.startswith("127.") else ""
+    both = not local and socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
     try:
-        return socket.create_server((host if local else "", port))
+        return socket.create_server((local, port), family=family, dualstack_ipv6=both)
     except OSError as error:
         raise StageError(
             f"port {port} of {address} cannot be used ({os.strerror(error.errno or 0)}); end the program "
             "that has it, which may be another run, or take another port in TF_CONFIG, on every host"
         ) from None
-
-
-def tf_config(cluster: Cluster, index: int) -> str:
-    """Write the value of `TF_CONFIG` for a process of a local cluster, or return the user's own."""
-    if not cluster.local:
-        return os.environ["TF_CONFIG"]
-    task = {"type": "worker", "index": index}
-    return json.dumps({"cluster": {"worker": list(cluster.addresses)}, "task": task})

@@ -1,126 +1,74 @@
-"""A connection between the coordinator and a worker: one line of JSON per message."""
+"""A connection between the coordinator and a worker: short messages in JSON, after a challenge.
+
+Both ends prove with an HMAC that they have the cluster's key, which is never sent. The frames and the
+challenge are those of `multiprocessing.connection`; nothing is pickled.
+"""
 
 import contextlib
 import json
 import queue
+import select
 import socket
-import sys
 import threading
 import time
+from multiprocessing.connection import Connection as Frames
+from multiprocessing.connection import answer_challenge, deliver_challenge
 from typing import Any
 
-from stages.distributed.cluster import Cluster, split_address
+from stages.distributed.cluster import KEY
 
-NO_WAITING = getattr(socket, "MSG_DONTWAIT", 0)
+LIMIT = 2**16  # bytes of a message
+AHEAD = 16  # messages that are read before somebody takes them
 
 
 class Connection:
-    """One end of the connection between the coordinator and a worker.
+    """One end of the connection between the coordinator and a worker."""
 
-    Attributes:
-        name: the process at the other end, for messages.
-        last_heard: when the last message came, in seconds of `time.monotonic`.
-        steps_begun: optimizer steps that the other process has begun.
-        error: what it reported as wrong, or an empty text.
-        closed: whether the connection is lost or closed.
-        ended: whether the other process announced that it ends.
-    """
-
-    def __init__(self, connection: socket.socket, name: str) -> None:
-        """Start reading messages in a thread.
-
-        Args:
-            connection: a connected socket.
-            name: the process at the other end.
-        """
-        self.name = name
+    def __init__(self, connection: socket.socket, name: str, key: str, accepted: bool) -> None:
+        """Begin to read. The end that accepted the connection gives the first challenge."""
+        self.name = name  # the other process
+        self.failure = ""  # how it failed
+        self.steps_begun = 0  # optimizer steps
         self.last_heard = time.monotonic()
-        self.steps_begun = 0
-        self.error = ""
-        self.closed = self.ended = False
-        self._connection = connection
-        self._connection.settimeout(None)
-        self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._messages: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self.messages: queue.Queue[dict[str, Any] | None] = queue.Queue(AHEAD)  # None: it has failed
+        connection.settimeout(None)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket, self._frames = connection, Frames(connection.dup().detach())
         self._sending = threading.Lock()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        self._sending.acquire()  # until the challenge is over
+        self.reader = threading.Thread(target=self._read, args=(key.encode(), accepted), daemon=True)
+        self.reader.start()
 
-    def _read(self) -> None:
-        """Sort heartbeats, errors and other messages until the connection is closed."""
-        with (
-            contextlib.suppress(OSError, ValueError, AttributeError),
-            self._connection.makefile() as lines,
-        ):
-            for line in lines:
-                message: dict[str, Any] = json.loads(line)
-                self.steps_begun = message.get("steps_begun", self.steps_begun)
-                self.error = message.get("error", self.error)
-                self.ended |= "end" in message
+    def _read(self, key: bytes, accepted: bool) -> None:
+        failure = f" does not pass the challenge: another program, or another {KEY}"
+        with contextlib.suppress(Exception):  # lost, or a stranger, who may send anything
+            for challenge in (deliver_challenge, answer_challenge)[:: 1 if accepted else -1]:
+                challenge(self._frames, key)
+            self._sending.release()
+            failure = " disconnected: killed, crashed or without network"
+            while True:
+                message: dict[str, Any] = json.loads(self._frames.recv_bytes(LIMIT))
                 self.last_heard = time.monotonic()
+                self.steps_begun = message.get("steps_begun", self.steps_begun)
+                self.failure = f": {message['error']}" if "error" in message else self.failure
                 if not {"steps_begun", "error"} & set(message):
-                    self._messages.put(message)
-        self.closed = True
-        self._messages.put(None)
+                    self.messages.put(message, timeout=10)
+                if "end" in message:
+                    return
+        self.failure = self.failure or failure
+        self.close()
+        with contextlib.suppress(queue.Full):
+            self.messages.put(None, timeout=10)
 
-    def send(self, **message: Any) -> None:
-        """Send one message. A lost connection is noticed by the reader, not here."""
-        with self._sending, contextlib.suppress(OSError):
-            self._connection.sendall(json.dumps(message).encode() + b"\n")
-
-    def send_without_waiting(self, **message: Any) -> None:
-        """Send one message, unless another one is being sent or the other side does not read."""
-        if self._sending.acquire(blocking=False):
-            try:
-                with contextlib.suppress(OSError):
-                    self._connection.send(json.dumps(message).encode() + b"\n", NO_WAITING)
-            finally:
-                self._sending.release()
-
-    def receive(self, timeout: float | None = None) -> dict[str, Any] | None:
-        """Wait for the next message that is neither a heartbeat nor an error.
-
-        Args:
-            timeout: seconds to wait; None for no limit.
-
-        Returns:
-            The message; None where the connection is closed or the time is over.
-        """
-        try:
-            return self._messages.get(timeout=timeout)
-        except queue.Empty:
-            return None
-
-    def wait_closed(self, timeout: float) -> None:
-        """Wait until the connection is closed, at most `timeout` seconds."""
-        self._reader.join(max(0.0, timeout))
+    def send(self, within: float = -1, **message: Any) -> None:
+        """Send a message. It is dropped if that cannot begin `within` seconds; -1 is no limit."""
+        if self._sending.acquire(timeout=within):
+            with contextlib.suppress(OSError):
+                if within < 0 or select.select([], [self._frames], [], within)[1]:
+                    self._frames.send_bytes(json.dumps(message).encode())
+            self._sending.release()
 
     def close(self) -> None:
-        """Close this side. What was sent still arrives."""
+        """Close the connection, which ends the reader too."""
         with contextlib.suppress(OSError):
-            self._connection.shutdown(socket.SHUT_WR)
-
-
-def connect(cluster: Cluster, local: bool) -> socket.socket:
-    """Connect to the coordinator as soon as it listens.
-
-    Args:
-        cluster: the processes that train together.
-        local: whether the coordinator is the parent process. Then it listens from the start, and this
-            process ends if it does not.
-
-    Returns:
-        The connected socket.
-    """
-    address = split_address(cluster.addresses[0])
-    reported = False
-    while True:
-        try:
-            return socket.create_connection(address, timeout=5)
-        except OSError as error:
-            if local:
-                sys.exit(1)
-            if not reported:
-                print(f"waiting for {cluster.name(0)}: {error.strerror or error}", flush=True)
-            reported = True
-            time.sleep(0.5)
+            self._socket.shutdown(socket.SHUT_RDWR)

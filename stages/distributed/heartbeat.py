@@ -1,128 +1,103 @@
-"""Heartbeats and failure detection between the processes of a cluster.
+"""Heartbeats between the processes of a cluster, and what follows from them.
 
-`tf.distribute` stops with a message of many lines when a process dies, and waits without limit when one
-hangs. So the coordinator and each worker keep a connection of their own. Over it both sides send a
-heartbeat at least every second, with the optimizer steps they have begun. A process that detects a failure
-of another names it in one line and ends itself at once, whatever its other threads are doing. All files are
-written atomically, so nothing is lost but the present epoch.
+`tf.distribute` stops with many lines when a process dies, and waits without limit when one hangs. Here a
+process that detects a failure of another names it in one line and ends itself at once, whatever its other
+threads are doing. All files are written atomically, so nothing is lost but the present epoch.
 """
 
 import contextlib
 import os
+import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
 from stages.distributed.connection import Connection
 
-COLLECTIVE_ERRORS = {
-    *("UnavailableError", "AbortedError", "CancelledError", "DeadlineExceededError", "InternalError"),
-}
+COLLECTIVE = {"UnavailableError", "AbortedError", "CancelledError", "DeadlineExceededError", "InternalError"}
 
 
 class HeartbeatMonitor(threading.Thread):
-    """Sends heartbeats, and ends this process when another one has failed.
+    """Sends heartbeats, and ends this process when another one fails, until its `with` block is left."""
 
-    Attributes:
-        timeout: seconds without a heartbeat, or in a step, that count as a failure.
-        progress: a function that returns the optimizer steps that this process has begun and has done.
-        stopped: set once failures no longer matter.
-    """
-
-    def __init__(
-        self,
-        connections: list[Connection],
-        timeout: float,
-        advice: str,
-        before_exit: Callable[[str], object] = lambda failure: None,
-    ) -> None:
-        """Create the monitor; `start` runs it.
-
-        Args:
-            connections: to the other processes; the list may grow.
-            timeout: seconds that count as a failure.
-            advice: what the user can do about a failure. Without it, nothing is printed.
-            before_exit: called with the failure before the process ends with exit code 1.
-        """
+    def __init__(self, timeout: float, advice: str) -> None:
         super().__init__(daemon=True)
-        self.timeout = timeout
-        self.progress: Callable[[], tuple[int, int]] = lambda: (0, 0)
-        self.stopped = threading.Event()
-        self._connections, self._advice, self._before_exit = connections, advice, before_exit
+        self.timeout = timeout  # seconds without a message, or in a step, that count as a failure
+        self.advice = advice  # what the user can do about a failure; without it nothing is printed
+        self.connections: list[Connection] = []  # to the other processes
+        self.at_end = contextlib.ExitStack()  # what to do before this process ends, however it ends
+        self.progress = lambda: (0, 0)  # optimizer steps that are begun and done here
+        self._stopped, self._deciding = threading.Event(), threading.Lock()
         self._stderr = os.dup(2)  # 2 is redirected while TensorFlow is imported (training/device.py)
-        self._deciding = threading.Lock()
+
+    def __enter__(self) -> "HeartbeatMonitor":
+        self.start()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self.connections and type(error).__name__ in COLLECTIVE:
+            time.sleep(3 * min(1.0, self.timeout / 10))  # meanwhile the monitor may find the cause
+            cause = " ".join(str(error).split("aborted by:")[-1].replace("\\n", " ").split())[:300]
+            self.exit(f"TensorFlow's exchange between the workers failed: {cause}")
+        with self._deciding:
+            self._stopped.set()
+        self.send(1, **({"end": True} if error is None else {"error": str(error) or "interrupted"}))
+        for each in self.connections:
+            each.reader.join(5)  # the end of this process could lose a message that is on its way
+        self.at_end.close()
 
     def run(self) -> None:
         """Check all connections, ten times within the time-out and at least once a second."""
-        pause = min(1.0, self.timeout / 10)
-        checked = stepped = time.monotonic()
-        seen = (0, 0)
-        while not self.stopped.wait(pause):
+        seen, checked, stepped = (0, 0), time.monotonic(), time.monotonic()
+        while not self._stopped.wait(pause := min(1.0, self.timeout / 10)):
             now, progress = time.monotonic(), self.progress()
             if progress != seen:
                 seen, stepped = progress, now
-            for connection in list(self._connections):
-                connection.send_without_waiting(steps_begun=progress[0])
+            self.send(0, steps_begun=progress[0])
             # a process that was itself suspended first has to read what came meanwhile
             awake, checked = now - checked < 3 * pause, now
-            if failure := self._failure(now, awake, stepped, *progress):
+            in_step = now - stepped if self.connections and progress[0] > progress[1] else 0.0
+            if failure := self._failure(now, awake, progress[0], in_step):
                 self.exit(failure)
 
-    def _failure(self, now: float, awake: bool, stepped: float, begun: int, done: int) -> str:
-        """Describe what is wrong; empty if nothing is."""
+    def _failure(self, now: float, awake: bool, begun: int, in_step: float) -> str:
         limit = f"{self.timeout:g} s (train.worker_timeout)"
-        for each in list(self._connections):
-            if each.error:
-                return f"{each.name}: {each.error}"
-            if each.closed and not each.ended:
-                return f"{each.name} disconnected: killed, crashed or without network"
-            if awake and not each.closed and now - each.last_heard > self.timeout:
+        for each in list(self.connections):
+            if each.failure:
+                return each.name + each.failure
+            if awake and now - each.last_heard > self.timeout:
                 return f"{each.name} sent no heartbeat for {limit}: it hangs or is cut off"
-        in_step = now - stepped if begun > done else 0.0
-        behind = " and ".join(each.name for each in self._connections if each.steps_begun < begun)
+        behind = " and ".join(each.name for each in self.connections if each.steps_begun < begun)
         if behind and in_step > self.timeout:
             return f"{behind} did not take part in a step for {limit}: it hangs"
         if in_step > 10 * self.timeout:
-            return (
-                f"a step has not ended in ten times {limit}, though all take part in it: either it takes "
-                "longer, or not every host reaches every port in TF_CONFIG"
-            )
+            why = "either it takes longer, or not every host reaches every port in TF_CONFIG"
+            return f"a step has not ended in ten times {limit}, though all take part in it: {why}"
         return ""
 
-    def receive(self, connection: Connection) -> dict[str, Any]:
-        """Receive the next message of another process; where that has failed, end this process."""
-        message = connection.receive()
-        if message is None:
-            self.join()  # reports the reason and ends the process
-            raise SystemExit(1)
-        return message
+    def send(self, within: float = -1, **message: Any) -> None:
+        """Send a message to all other processes, as `Connection.send` does."""
+        for each in list(self.connections):
+            each.send(within, **message)
+
+    def receive(self, connection: Connection, limit: float | None = None) -> dict[str, Any]:
+        """Receive another process's next message; if it fails or needs longer, end this process."""
+        try:
+            if (message := connection.messages.get(timeout=limit)) is not None:
+                return message
+        except queue.Empty:
+            self.exit(f"{connection.name} did not get ready in {limit:g} s (ten times train.worker_timeout)")
+        self.join()  # reports the reason and ends the process
+        raise SystemExit(1)
 
     def exit(self, failure: str) -> None:
-        """Report the failure and end the process, from any thread, unless the monitor is stopped."""
+        """Tell the others and the user of a failure, and end the process, unless the monitor is stopped."""
         with self._deciding:
-            if not self.stopped.is_set():
-                self._before_exit(failure)
-                if self._advice:
+            if not self._stopped.is_set():
+                self.at_end.close()
+                self.send(1, error=failure)
+                if self.advice:
                     newline = "\n" if os.isatty(self._stderr) else ""  # a progress bar may stand there
-                    os.write(self._stderr, f"{newline}error: {failure}; {self._advice}\n".encode())
+                    line = " ".join(failure.split())
+                    os.write(self._stderr, f"{newline}error: {line}; {self.advice}\n".encode())
                 os._exit(1)
-
-    def stop(self) -> None:
-        """Stop the monitor: training is over, failures no longer matter."""
-        with self._deciding:
-            self.stopped.set()
-
-
-@contextlib.contextmanager
-def reported_by(monitor: HeartbeatMonitor) -> Iterator[None]:
-    """Let the monitor report which process made a collective operation fail."""
-    try:
-        yield
-    except Exception as error:
-        if type(error).__name__ not in COLLECTIVE_ERRORS:
-            raise
-        time.sleep(3 * min(1.0, monitor.timeout / 10))
-        cause = " ".join(str(error).split("aborted by:")[-1].replace("\\n", " ").split())[:300]
-        monitor.exit(f"TensorFlow's exchange between the workers failed: {cause}")
-        raise

@@ -1,7 +1,7 @@
 """The training loop of the coordinator: epochs from the store, the rest computed, the kept epoch saved."""
 
-import base64
 import time
+from typing import Any
 
 from stages.common.errors import StageError
 from stages.common.files import (
@@ -9,11 +9,12 @@ from stages.common.files import (
     write_bytes_atomically,
     write_json_atomically,
 )
-from stages.common.history import Metrics, best_epoch, summary_of, table_of
+from stages.common.history import Metrics, best_epoch, epoch_of_stop, summary_of, table_of
 from stages.common.params import Params
 from stages.common.paths import CHECKPOINTS_DIR, LOSSES_FILE, MODEL_FILE, TRAIN_METRICS, WINDOWS_FILE
 from stages.distributed.cluster import Cluster
-from stages.distributed.coordinator import Coordinator
+from stages.distributed.coordinator import RESUME, dismiss, gather, hand_out
+from stages.distributed.heartbeat import HeartbeatMonitor
 from stages.distributed.strategy import Distribution, distribute
 from stages.text.windows import Windows
 from stages.training.checkpoints import file_name, read_checkpoint, to_bytes
@@ -36,7 +37,7 @@ def train(params: Params, windows: Windows, cluster: Cluster | None) -> None:
     Raises:
         StageError: there are more workers than microbatches, or the device or precision is not available.
     """
-    workers, cores = cluster.size if cluster else 1, params.train.cores
+    workers, cores = len(cluster.names) if cluster else 1, params.train.cores
     if cluster and cluster.local:
         cores = max(1, (cores or usable_cores()) // workers)
     device = set_up_tensorflow(params.train.device, cores)
@@ -51,26 +52,27 @@ def train(params: Params, windows: Windows, cluster: Cluster | None) -> None:
     epochs = params.train.epochs
     done = store.valid_epochs(epochs)
     last = store.read(len(done) - 1) if done else None
-    with Coordinator(cluster, params.train.worker_timeout, needed=len(done) < epochs) as coordinator:
-        distribution = Distribution()
-        if len(done) < epochs:
-            job = {"params": params.model_dump(), "device": device, "cores": cores}
-            coordinator.rendezvous(job, inputs)
-            if cluster:
-                state = base64.b64encode(to_bytes(last) if last else b"").decode()
-                coordinator.broadcast(checkpoint=state)
-            coordinator.monitor.progress = lambda: (1, 0)  # connecting counts as a step
-            with coordinator.reporting():
-                distribution = distribute(device, workers, index=0)
-        with coordinator.reporting():
-            trainer = Trainer(params, windows, device, distribution)
-        coordinator.monitor.progress = lambda: (trainer.steps_begun + 1, trainer.steps_done + 1)
+    left = len(done) < epochs and epoch_of_stop(done, params.train.patience) is None
+    if cluster and not cluster.local and not left:
+        dismiss(cluster)
+    with HeartbeatMonitor(params.train.worker_timeout, RESUME) as monitor:
+        if cluster and left:
+            tree = params.model_dump(include={"model", "train"})
+            job = {**tree, "device": device, "cores": cores, "timeout": monitor.timeout}
+            for name, answer in gather(cluster, job, monitor).items():
+                if difference := first_difference(inputs, answer["inputs"]):
+                    raise StageError(f"{name} has {difference}; every worker needs what the coordinator has")
+            hand_out(to_bytes(last) if last else b"", monitor)
+            monitor.progress = lambda: (1, 0)  # connecting counts as a step
+        distribution = distribute(device, workers, index=0) if left else Distribution()
+        trainer = Trainer(params, windows, device, distribution)
+        monitor.progress = lambda: (trainer.steps_begun + 1, trainer.steps_done + 1)
         if last:
             print(f"{len(done)} of {epochs} epochs were computed before and are taken over", flush=True)
             trainer.restore(last)
         for leftover in CHECKPOINTS_DIR.glob("*"):
             leftover.unlink()
-        history = _run_epochs(params, trainer, store, done, coordinator)
+        history = _run_epochs(params, trainer, store, done, monitor)
     kept = kept_epoch(params, history)
     # from there, since the store may be deleted at any time
     trainer.restore(read_checkpoint(CHECKPOINTS_DIR / file_name(kept)))
@@ -88,7 +90,7 @@ def _run_epochs(
     trainer: Trainer,
     store: CheckpointStore,
     done: list[Metrics],
-    coordinator: Coordinator,
+    monitor: HeartbeatMonitor,
 ) -> list[Metrics]:
     """Compute the epochs after those that are done; publish all. Returns the metrics of each."""
     settings = params.train
@@ -98,10 +100,9 @@ def _run_epochs(
             metrics = done[epoch]
             publish(store.read(epoch))
         else:
-            coordinator.broadcast(epoch=epoch)
+            monitor.send(epoch=epoch)
             started = time.monotonic()
-            with coordinator.reporting():
-                metrics = trainer.epoch(epoch)
+            metrics = trainer.epoch(epoch)
             seconds = time.monotonic() - started
             checkpoint = trainer.checkpoint(store.fingerprint, metrics)
             store.write(checkpoint)
@@ -116,8 +117,28 @@ def _run_epochs(
         # written each epoch, so that `dvc exp show` and `dvc plots show` follow a run
         write_bytes_atomically(LOSSES_FILE, table_of(history, settings.targets).encode())
         write_json_atomically(TRAIN_METRICS, summary_of(history, kept_epoch(params, history)))
-        best = best_epoch(history)
-        if best is not None and settings.patience and epoch - best >= settings.patience:
-            print(f"stopped: no lower val_loss in {epoch - best} epochs", flush=True)
+        if epoch_of_stop(history, settings.patience) is not None:
+            print(f"stopped: no lower val_loss in {settings.patience} epochs", flush=True)
             break
     return history
+
+
+def first_difference(ours: dict[str, Any], theirs: dict[str, Any], name: str = "") -> str:
+    """Describe the first value in two JSON trees that differs.
+
+    Args:
+        ours: the coordinator's tree.
+        theirs: the worker's tree.
+        name: the dotted name of the trees.
+
+    Returns:
+        For example "another train.seed: 1 instead of 0"; empty where the trees are equal.
+    """
+    for key in sorted(set(ours) | set(theirs)):
+        our, their, below = ours.get(key), theirs.get(key), f"{name}{key}"
+        if isinstance(our, dict) and isinstance(their, dict):
+            if found := first_difference(our, their, f"{below}."):
+                return found
+        elif our != their:
+            return f"another {below}: {their!r} instead of {our!r}"
+    return ""

@@ -7,11 +7,11 @@ import sys
 from typing import Any
 
 from stages.common.files import sha256_of
-from stages.common.params import Params
+from stages.common.params import Model, Train, read_params
 from stages.common.paths import WINDOWS_FILE
 from stages.distributed.cluster import Cluster
 from stages.distributed.connection import Connection
-from stages.distributed.heartbeat import HeartbeatMonitor, reported_by
+from stages.distributed.heartbeat import HeartbeatMonitor
 from stages.distributed.strategy import distribute
 from stages.text.windows_file import load_windows
 from stages.training.checkpoints import from_bytes
@@ -24,7 +24,7 @@ def work(job: dict[str, Any], cluster: Cluster, connection: Connection, monitor:
     """Take part in one training run; ends the process.
 
     Args:
-        job: parameters, device, cores and time-out from the coordinator.
+        job: parameters, device and cores from the coordinator.
         cluster: the processes that train together.
         connection: to the coordinator.
         monitor: detects failures of the coordinator.
@@ -32,26 +32,30 @@ def work(job: dict[str, Any], cluster: Cluster, connection: Connection, monitor:
     Raises:
         StageError: the windows are missing.
     """
-    params = Params.model_validate(job["params"])
+    params = read_params().model_copy(
+        update={"model": Model.model_validate(job["model"]), "train": Train.model_validate(job["train"])}
+    )
     windows = load_windows()
     device = set_up_tensorflow(job["device"], job["cores"])
     connection.send(inputs=fingerprint_inputs(params, device, sha256_of(WINDOWS_FILE)))
-    start = monitor.receive(connection)
+    state = bytearray()
+    while "piece" in (message := monitor.receive(connection)):
+        state += base64.b64decode(message["piece"])
+    connection.send(ready=True)
+    monitor.receive(connection)  # all workers are ready
     monitor.progress = lambda: (1, 0)  # connecting counts as a step
-    with reported_by(monitor):
-        trainer = Trainer(
-            params.model_copy(update={"train": params.train.model_copy(update={"preview": 0})}),
-            # the coordinator alone computes the validation loss
-            dataclasses.replace(windows, x_val=windows.x_val[:0], y_val=windows.y_val[:0]),
-            device,
-            distribute(device, cluster.size, cluster.index),
-        )
-        if state := base64.b64decode(start["checkpoint"]):
-            trainer.restore(from_bytes(state))
-        monitor.progress = lambda: (trainer.steps_begun + 1, trainer.steps_done + 1)
-        while "epoch" in (message := monitor.receive(connection)):
-            print(f"{cluster.name(cluster.index)}: epoch {message['epoch']}", flush=True)
-            trainer.epoch(message["epoch"])
-    monitor.stop()
+    trainer = Trainer(
+        params.model_copy(update={"train": params.train.model_copy(update={"preview": 0})}),
+        # the coordinator alone computes the validation loss
+        dataclasses.replace(windows, x_val=windows.x_val[:0], y_val=windows.y_val[:0]),
+        device,
+        distribute(device, len(cluster.names), cluster.index),
+    )
+    if state:
+        trainer.restore(from_bytes(bytes(state)))
+    monitor.progress = lambda: (trainer.steps_begun + 1, trainer.steps_done + 1)
+    while "epoch" in (message := monitor.receive(connection)):
+        print(f"{cluster.name(cluster.index)}: epoch {message['epoch']}", flush=True)
+        trainer.epoch(message["epoch"])
     sys.stdout.flush()
     os._exit(0)  # a normal exit would make TensorFlow wait for the other processes

@@ -188,6 +188,8 @@ def test_without_a_browser_script_the_last_epoch_can_be_read(finished):
 
 
 def test_the_same_run_gives_the_same_page(finished, small):
+    """However many processes computed it."""
+    small.set_params(train__workers=2, train__worker_timeout=7, train__cores=1)
     small.run("python", "-m", "stages.report")
     assert small.read("metrics/report.html") == finished.read("metrics/report.html")
 

@@ -57,7 +57,7 @@ def test_kills(one_process, untrained, host):
             process.kill()
             process.communicate()
     assert nobody_is_left(untrained.root, host.root)
-    done = untrained.dvc("repro", "train")
+    done = untrained.run("python", "-m", "stages.train")
     assert "epochs were computed before" in done.stdout
     assert trained(untrained.root) == trained(one_process.root)
 
@@ -77,7 +77,7 @@ def test_kills_at_any_moment(one_process, untrained, host):
             victim.kill()
             victim.communicate()
             try:
-                output, errors = other.communicate(timeout=TIMEOUT + 5)
+                output, errors = other.communicate(timeout=TIMEOUT + (22 if other is coordinator else 5))
             except subprocess.TimeoutExpired:
                 other.kill()  # a worker may wait for ever for a coordinator that it has never met
                 output, errors = other.communicate()
@@ -104,11 +104,14 @@ def test_a_killed_coordinator_leaves_no_local_worker(one_process, untrained):
     """Nor does a worker that is killed, or Ctrl-C; then with three workers instead of two."""
     untrained.set_params(train__workers=2)
     store = untrained.root / ".dvc/cache/checkpoints"
+    keys = {untrained.environment["CHAR_LSTM_CLUSTER_KEY"]}
     for victim in ("coordinator", "worker", "interrupted"):
         kept = len(list(store.glob("*/epoch-*.npz")))
         coordinator = start(untrained, "stages.train")
         wait_for_epochs(untrained, kept + 3)
         (worker,) = psutil.Process(coordinator.pid).children()
+        assert worker.cmdline()[1:] == ["-m", "stages.worker", "--local"]
+        keys.add(worker.environ()["CHAR_LSTM_CLUSTER_KEY"])
         if victim == "coordinator":
             coordinator.kill()
             coordinator.communicate()
@@ -119,8 +122,9 @@ def test_a_killed_coordinator_leaves_no_local_worker(one_process, untrained):
             coordinator.send_signal(signal.SIGINT)
             assert_one_line(coordinator, "error: interrupted; `dvc repro` resumes after the last", 130)
         assert nobody_is_left(untrained.root)
+    assert len(keys) == 4  # each run made a key of its own
     untrained.set_params(train__workers=3)
-    assert "epochs were computed before" in untrained.dvc("repro", "train").stdout
+    assert "epochs were computed before" in untrained.run("python", "-m", "stages.train").stdout
     assert trained(untrained.root) == trained(one_process.root)
 
 

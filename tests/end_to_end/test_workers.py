@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 
@@ -98,6 +99,11 @@ def test_two_hosts_and_a_cable_that_is_cut(one_process, untrained, host):
         assert_one_line(here, f"error: worker 1 ({addresses[1]}) {silent}", 1, others=True)
         assert_one_line(there, f"error: the coordinator ({addresses[0]}) {silent}", 1)
         subprocess.run([*coordinator, "ip", "link", "set", coordinator[-1], "up"], check=True)
+        if socket.has_dualstack_ipv6():  # the second time over IPv6
+            addresses = ["[fd00:77::1]:2222", "[fd00:77::2]:2222"]
+            for prefix, address in ((coordinator, "fd00:77::1/64"), (worker, "fd00:77::2/64")):
+                add = ["ip", "address", "add", address, "dev", prefix[-1], "nodad"]
+                subprocess.run([*prefix, *add], check=True)
 
         there = start(host, "stages.worker", prefix=worker, TF_CONFIG=tf_config(addresses, 1))
         assert there.stdout is not None
@@ -126,17 +132,24 @@ def test_another_number_of_workers_computes_nothing_anew(one_process, tmp_path):
     assert trained(root) == trained(one_process.root)
 
 
-def test_workers_that_connect_when_all_is_done_are_told_to_end(one_process, host):
+def test_workers_that_wait_are_told_to_end_where_training_has_stopped_early(untrained, host):
+    untrained.set_params(vectorize__validation=0.2, train__patience=1, train__learning_rate=0.3)
+    untrained.run("python", "-m", "stages.vectorize")
+    assert "stopped: no lower val_loss in 1 epochs" in untrained.run("python", "-m", "stages.train").stdout
+    done = len(list((untrained.root / "models/checkpoints").iterdir()))
+    assert 1 < done < EPOCHS
+    before = trained(untrained.root)
     with free_ports(2) as ports:
         addresses = [f"127.0.0.1:{port}" for port in ports]
         worker = start(host, "stages.worker", TF_CONFIG=tf_config(addresses, 1))
         assert worker.stdout is not None
         assert worker.stdout.readline().startswith("waiting for the coordinator")
-        done = one_process.run("python", "-m", "stages.train", TF_CONFIG=tf_config(addresses, 0))
-        assert f"{EPOCHS} of {EPOCHS} epochs were computed before" in done.stdout
+        again = untrained.run("python", "-m", "stages.train", TF_CONFIG=tf_config(addresses, 0))
+        assert f"{done} of {EPOCHS} epochs were computed before" in again.stdout
         output, errors = worker.communicate(timeout=10)
     assert (worker.returncode, errors) == (0, "")
     assert output.endswith(f"the coordinator ({addresses[0]}) has no epoch left to compute\n")
+    assert trained(untrained.root) == before
 
 
 def test_more_workers_than_microbatches(small):

@@ -1,12 +1,31 @@
 """The history of a run: table, summary, best epoch."""
 
-from stages.common.history import best_epoch, history_of, summary_of, table_of
+import pytest
+
+from stages.common.history import best_epoch, epoch_of_stop, history_of, summary_of, table_of
 
 
 def test_the_best_epoch_is_the_first_of_the_lowest():
     assert best_epoch([{"loss": 1.0}]) is None
     assert best_epoch([{"val_loss": value} for value in (2.0, 1.0, 1.5, 1.0)]) == 1
     assert best_epoch([{"val_loss": value} for value in (float("nan"), 1.0, 0.5, float("nan"))]) == 2
+
+
+@pytest.mark.parametrize(
+    ("losses", "patience", "stop"),
+    [
+        ([], 1, None),
+        ([3, 2, 1], 1, None),
+        ([3, 2, 2, 1], 1, 2),
+        ([3, 2, 2, 1], 2, None),
+        ([3, 2, 2, 2.5, 1], 2, 3),
+        ([1, 2, 3], None, None),
+        ([1, 2, 3], 3, None),
+        ([1, 2, 3, 4], 3, 3),
+    ],
+)
+def test_training_stops_after_epochs_without_a_lower_loss(losses, patience, stop):
+    assert epoch_of_stop([{"val_loss": loss} for loss in losses], patience) == stop
 
 
 def test_the_table_can_be_read_back():

@@ -5,8 +5,7 @@ import json
 import pytest
 
 from stages.common.errors import StageError
-from stages.distributed.cluster import cluster_of_tf_config, cluster_to_coordinate
-from stages.distributed.coordinator import first_difference
+from stages.distributed.cluster import cluster_of_tf_config, cluster_to_coordinate, split_address
 
 GOOD = {"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 0}}
 
@@ -20,12 +19,15 @@ GOOD = {"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index
         ({**GOOD, "task": {"type": "worker", "index": 2}}, "takes JSON like"),
         ({**GOOD, "cluster": {"worker": ["a", "b:2"]}}, "takes JSON like"),
         ({**GOOD, "cluster": {"worker": ["a:1", "b:99999"]}}, "takes JSON like"),
+        ({**GOOD, "cluster": {"worker": ["a:1", "::1:2222"]}}, '["host0:2222", "[fd00::1]:2222"]}'),
+        ({**GOOD, "cluster": {"worker": ["a:1", "[::1]2222"]}}, '["host0:2222", "[fd00::1]:2222"]}'),
+        ({**GOOD, "cluster": {"worker": ["[::1]:1", "[::1]:1"]}}, "with different addresses"),
         (
             {**GOOD, "cluster": {"worker": ["a:1"], "ps": ["b:2"]}},
-            "job 'ps'; takes the jobs chief and worker",
+            "takes the jobs chief and worker, with different addresses",
         ),
-        ({**GOOD, "cluster": {"worker": ["a:1", "a:1"]}}, "takes different addresses and one chief"),
-        ({**GOOD, "cluster": {"worker": ["a:1"], "chief": ["b:1", "c:1"]}}, "takes different addresses"),
+        ({**GOOD, "cluster": {"worker": ["a:1", "a:1"]}}, "with different addresses and one chief"),
+        ({**GOOD, "cluster": {"worker": ["a:1"], "chief": ["b:1", "c:1"]}}, "with different addresses"),
         ({**GOOD, "task": {"type": "worker", "index": 1}}, "makes this process worker 1 (b:2)"),
         ({**GOOD, "cluster": {"chief": ["c:1"], "worker": ["a:1"]}}, "makes this process worker 0 (a:1)"),
     ],
@@ -43,7 +45,12 @@ def test_clusters(monkeypatch):
     assert cluster_to_coordinate(1) is None
     local = cluster_to_coordinate(3)
     assert local is not None
-    assert (local.size, local.local) == (3, True)
+    assert local.names == ("the coordinator", "worker 1", "worker 2")
+    assert len(local.key) >= 32
+    assert local.key not in repr(local)
+    for holder in local.local:  # no other program gets these ports
+        assert split_address(local.addresses[local.local.index(holder)]) == holder.getsockname()
+        holder.close()
     monkeypatch.setenv("TF_CONFIG", json.dumps({**GOOD, "cluster": {"worker": ["a:1"]}}))
     assert cluster_of_tf_config() is None
     chief = {
@@ -62,8 +69,17 @@ def test_clusters(monkeypatch):
         cluster_to_coordinate(2)
 
 
-def test_the_first_difference_is_named():
-    ours = {"a": {"b": 1, "c": 2}, "d": 3}
-    assert first_difference(ours, json.loads(json.dumps(ours))) == ""
-    assert first_difference(ours, {"a": {"b": 1, "c": 4}, "d": 5}) == "another a.c: 4 instead of 2"
-    assert first_difference(ours, {"a": {"b": 1, "c": 2}}) == "another d: None instead of 3"
+def test_addresses():
+    assert split_address("host-0.example:2222") == ("host-0.example", 2222)
+    assert split_address("[fd00::1]:2222") == ("fd00::1", 2222)
+
+
+@pytest.mark.parametrize("key", ["", "a secret"])
+def test_a_cluster_without_a_key_is_warned_of_once(monkeypatch, capsys, key):
+    monkeypatch.setenv("TF_CONFIG", json.dumps(GOOD))
+    monkeypatch.setenv("CHAR_LSTM_CLUSTER_KEY", key)
+    cluster = cluster_to_coordinate(1)
+    assert cluster is not None
+    assert cluster.key == key
+    warning = "warning: CHAR_LSTM_CLUSTER_KEY is not set: whoever reaches a:1 can take part\n"
+    assert capsys.readouterr().err == ("" if key else warning)
