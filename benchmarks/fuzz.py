@@ -73,8 +73,8 @@ def verdict(case: Case, folder: Path) -> tuple[str, str]:
         if process.exitcode:
             after = contents(folder)
             # a training that began replaces the files of the last one, which the store keeps
-            replaced = ("models/checkpoints/", "metrics/train/") if stage == "train" else ()
-            lost = [n for n in before if not n.startswith(replaced or "\0") and after.get(n) != before[n]]
+            replaced = ("models/checkpoints/", "metrics/train/") * (stage == "train")
+            lost = [n for n in before if not n.startswith(replaced) and after.get(n) != before[n]]
             return refusal(case, stage, process.exitcode, said, lost)
         if "Traceback" in said:
             return "a traceback", said
