@@ -84,7 +84,8 @@ def verdict(case: Case, folder: Path) -> tuple[str, str]:
 
 def refusal(case: Case, stage: str, code: int, said: str, lost: list[str]) -> tuple[str, str]:
     """Judge the end of a stage that failed."""
-    outcome = f"{stage}: " + re.sub(r"got .*?;|'.*?'|[\d.,]+", "…", said.removeprefix("error: "))[:60].strip()
+    alike = re.sub(r"got .*?;|'.*?'|0x\w+|[0-9a-f]{64}|[\d.,]+", "…", said.removeprefix("error: "))
+    outcome = f"{stage}: {alike[:60].strip()}"
     if case.wrong:
         outcome = "a wrong value is refused"
     named = said.startswith(f"error: params.yaml: {case.wrong}")

@@ -106,7 +106,9 @@ def make_case(seed: int, kind: str, number: int) -> Case:
     """Make a case; every second one of the parameters has a wrong value, each parameter in turn."""
     rng = np.random.default_rng([seed, KINDS.index(kind), number])
     settings: dict[str, Any] = dict(SMALL)
-    wrong, text = "", make_text(int(rng.integers(60, 600)), number).encode()
+    if kind == "parameters":  # train.keep and train.patience need one
+        settings["vectorize__validation"] = 0.3
+    wrong, text = "", make_text(int(rng.integers(100, 600)), number).encode()
     changed = list(FIELDS) if kind == "parameters" else [f for f in FIELDS if f[0] == "vectorize"]
     for index in rng.permutation(len(changed))[: rng.integers(1, 8)]:
         section, name, field = changed[index]
