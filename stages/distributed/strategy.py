@@ -152,6 +152,11 @@ def mirrored_step(
 
     def in_replica(x, y, share, key):
         loss, gradients = gradients_of(x, y, share, key)
+        if clip_norm := model.optimizer.global_clipnorm:
+            # Keras would clip each device's part and then sum; here the sum is clipped, as on one device
+            total = tf.distribute.get_replica_context().all_reduce("SUM", gradients)
+            total, _ = tf.clip_by_global_norm(total, clip_norm)
+            gradients = [each / strategy.num_replicas_in_sync for each in total]  # Keras sums them
         model.optimizer.apply(gradients, model.trainable_variables)
         return loss
 

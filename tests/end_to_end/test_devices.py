@@ -10,19 +10,23 @@ import numpy as np
 import pytest
 
 from stages.distributed.strategy import Distribution
-from tests.support import ROOT, free_ports, tf_config
+from tests.support import EVERYTHING, ROOT, changed_params, free_ports, tf_config
 
-EPOCHS = 5
+EPOCHS = 3
+ARTICLE = {"train__batch_size": 100, "train__preview": 60, "model__units": 24}
+CLIPPED = ARTICLE | {"train__clip_norm": 0.05}
+# two layers, dropout, an embedding, adam with a schedule, a validation split, targets: all
+EVERYTHING_ELSE = EVERYTHING | {"train__batch_size": 100, "train__clip_norm": None}
 TRAINING = """
 import json, sys
-devices, workers, index = map(int, sys.argv[1:])
+devices, workers, index, microbatches = map(int, sys.argv[1:5])
 from stages.training.device import set_up_tensorflow
 import tensorflow as tf
 (cpu,) = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
 set_up_tensorflow("cpu")
 from stages.distributed.strategy import Distribution, distribute
-from stages.common.params import read_params
+from stages.common.params import Params
 from stages.training.trainer import Trainer
 from stages.text.windows import make_windows
 from tests.support import make_text
@@ -31,27 +35,26 @@ if devices > 1:  # what distribute("gpu", 1, 0) gives where there are as many GP
     distribution = Distribution(tf.distribute.MirroredStrategy([f"/cpu:{n}" for n in range(devices)]))
 else:
     distribution = distribute("gpu", workers, index)
-params = read_params()
-train = params.train.model_copy(update={"batch_size": 100, "preview": 60})
-model = params.model.model_copy(update={"units": 24})
-params = params.model_copy(update={"train": train, "model": model})
-trainer = Trainer(params, make_windows(make_text(2000), params.vectorize), "gpu", distribution)
-losses = [trainer.epoch(epoch)["loss"] for epoch in range(2)]
+params = Params.model_validate_json(sys.argv[5])
+windows = make_windows(make_text(2000), params.vectorize)
+trainer = Trainer(params, windows, "cpu" if microbatches else "gpu", distribution)
+metrics = [trainer.epoch(0)]
 checkpoint = trainer.checkpoint("", {})  # a resumed run goes on alike
 trainer.restore(checkpoint)
-losses += [trainer.epoch(epoch)["loss"] for epoch in range(2, EPOCHS)]
+metrics += [trainer.epoch(epoch) for epoch in range(1, EPOCHS)]
 weights = [weight.tolist() for weight in trainer.model.get_weights()]
-print(json.dumps({"losses": losses, "weights": weights, "preview": trainer.preview(0)}))
+print(json.dumps({"metrics": metrics, "weights": weights, "preview": trainer.preview(0)}))
 """.replace("EPOCHS", str(EPOCHS))
 
 
-def trained(devices: int = 1, workers: int = 1) -> list[dict]:
-    """Losses, weights and preview of each process."""
+def trained(settings: dict, devices: int = 1, workers: int = 1, microbatches: int = 0) -> list[dict]:
+    """Metrics, weights and preview of each process, on the GPU path unless there are microbatches."""
+    params = json.dumps(changed_params(**settings | {"train__microbatches": microbatches or 1}))
     with free_ports(workers) as ports:
         addresses = [f"127.0.0.1:{port}" for port in ports]
         processes = [
             subprocess.Popen(
-                [sys.executable, "-c", TRAINING, str(devices), str(workers), str(index)],
+                [sys.executable, "-c", TRAINING, *map(str, (devices, workers, index, microbatches)), params],
                 cwd=ROOT,
                 env={**os.environ, "TF_CONFIG": tf_config(addresses, index)},
                 stdout=subprocess.PIPE,
@@ -62,20 +65,28 @@ def trained(devices: int = 1, workers: int = 1) -> list[dict]:
         return [json.loads(process.communicate(timeout=120)[0]) for process in processes]
 
 
-@pytest.fixture(scope="module")
-def alone() -> dict:
-    """One device of one process."""
-    (result,) = trained()
-    return result
-
-
-@pytest.mark.parametrize("setup", [{"devices": 3}, {"workers": 2}], ids=str)
-def test_devices_and_processes_learn_what_one_learns(alone, setup):
-    for result in trained(**setup):
-        np.testing.assert_allclose(result["losses"], alone["losses"], rtol=0, atol=1e-5)
+@pytest.mark.parametrize(
+    ("settings", "setup"),
+    [
+        (ARTICLE, {"devices": 3}),
+        (ARTICLE, {"workers": 2}),
+        (CLIPPED, {"devices": 3}),
+        (EVERYTHING_ELSE, {"devices": 3}),
+        (EVERYTHING_ELSE, {"workers": 2}),
+    ],
+    ids=["article-devices", "article-workers", "clipped-devices", "everything-devices", "everything-workers"],
+)
+def test_devices_and_processes_learn_what_one_learns(settings, setup):
+    """Dropout draws anew for each part of a batch: there, one device computes as many parts."""
+    parts = sum(setup.values()) if settings.get("model__dropout") else 0
+    (alone,) = trained(settings, microbatches=parts)
+    for result in trained(settings, **setup):
+        for ours, expected in zip(result["metrics"], alone["metrics"], strict=True):
+            assert ours == pytest.approx(expected, rel=0, abs=1e-5)
         for ours, theirs in zip(result["weights"], alone["weights"], strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
         assert result["preview"] == alone["preview"]
+    assert ("val_loss" in alone["metrics"][0]) == ("vectorize__validation" in settings)
 
 
 @pytest.mark.parametrize(("parts", "workers"), [(4, 1), (4, 2), (4, 3), (4, 4), (64, 5)])

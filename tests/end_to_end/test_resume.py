@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.end_to_end.cluster_support import wait_for_epochs
 from tests.support import Project, outputs, trained, without_training
 
 EPOCHS = 60
@@ -116,7 +117,7 @@ def test_a_hundred_kills(undisturbed, tmp_path):
 
 
 def test_a_killed_dvc_leaves_nothing_in_the_way(undisturbed, tmp_path):
-    original, seconds = undisturbed
+    original, _ = undisturbed
     project = untrained_copy(original, tmp_path / "project")
     process = subprocess.Popen(
         [sys.executable, "-m", "dvc", "repro", "train"],
@@ -126,10 +127,14 @@ def test_a_killed_dvc_leaves_nothing_in_the_way(undisturbed, tmp_path):
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    time.sleep(1 + seconds * 0.8)
+    wait_for_epochs(project, 1)
+    assert process.poll() is None
     os.killpg(process.pid, signal.SIGKILL)  # DVC, the shell it starts and the stage
     process.wait()
-    project.dvc("repro", "train")
+    kept = len(list(project.root.glob(".dvc/cache/checkpoints/*/epoch-*.npz")))
+    assert 1 <= kept < EPOCHS
+    done = project.dvc("repro", "train")
+    assert f"{kept} of {EPOCHS} epochs were computed before" in done.stdout
     assert trained(project.root) == trained(original.root)
 
 
@@ -253,8 +258,9 @@ def test_two_at_once_do_no_damage(undisturbed, tmp_path):
         stderr=subprocess.STDOUT,
         text=True,
     )
-    time.sleep(2.5)
+    wait_for_epochs(project, 1)
     second = project.dvc("repro", "train", code=None)
+    assert first.poll() is None  # it trained until the second gave up
     output, _ = first.communicate(timeout=120)
     assert first.returncode == 0, output
     assert second.returncode != 0

@@ -11,7 +11,7 @@ import pytest
 
 from stages.common.errors import StageError
 from stages.text import normalization, vocabulary
-from stages.text.normalization import read_text
+from stages.text.normalization import read_text, validation_start
 from stages.text.vocabulary import encode
 from stages.text.windows import cut, make_windows, one_hot
 from stages.text.windows_file import load_windows, save_windows
@@ -105,10 +105,27 @@ def test_equal_windows_give_equal_bytes(params):
 
 def test_text_is_read_as_the_article_reads_it(params, tmp_path):
     path = tmp_path / "corpus.txt"
-    path.write_bytes("\ufeffAb\r\nÇd\n".encode())
-    assert read_text(path, params().vectorize) == "ab çd "
+    path.write_bytes("\ufeffAb\r\nÇdß\n".encode())
+    assert read_text(path, params().vectorize) == "ab çdß "  # `casefold` would make it "ss"
     as_it_is = params(vectorize__lowercase=False, vectorize__newlines_to_spaces=False)
-    assert read_text(path, as_it_is.vectorize) == "Ab\nÇd\n"
+    assert read_text(path, as_it_is.vectorize) == "Ab\nÇdß\n"
+
+
+@pytest.mark.parametrize(
+    ("length", "share", "validation"),
+    [
+        (1007, 0.1, 101),
+        (1004, 0.1, 100),
+        (1000, 0.1, 100),
+        (10, 0.29, 3),
+        (9, 0.5, 4),
+        (11, 0.5, 6),
+        (9, 0, 0),
+    ],
+)
+def test_the_validation_split_is_the_nearest_whole_number_of_characters(length, share, validation):
+    """Halves to the even number, as Python rounds."""
+    assert validation_start(length, share) == length - validation
 
 
 @pytest.mark.parametrize("piece", [1, 3, 1 << 20])

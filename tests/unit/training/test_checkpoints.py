@@ -91,6 +91,27 @@ def test_other_fingerprints_do_not_meet(tmp_path):
     assert len(CheckpointStore(tmp_path, "a" * 64).valid_epochs(1)) == 1
 
 
+def test_only_whole_checkpoints_of_the_same_run_are_adopted(tmp_path, capfd):
+    """As `dvc.lock` lists them, whichever run DVC's cache has them of."""
+    store = CheckpointStore(tmp_path / "store", "a" * 64)
+    found = tmp_path / "cache"
+    found.mkdir()
+    files = []
+    for epoch, fingerprint in enumerate("aaab"):
+        path = found / str(epoch)
+        path.write_bytes(to_bytes(checkpoint(epoch, fingerprint=fingerprint * 64)))
+        files.append((f"epoch-{epoch:03d}.npz", path))
+    (found / "1").write_bytes((found / "1").read_bytes()[:-1])
+    store.adopt([("epoch-009.npz", found / "missing"), *files])
+    assert {path.name for path in store.folder.iterdir()} == {"epoch-000.npz", "epoch-002.npz"}
+    assert store.read(2).fingerprint == "a" * 64
+    assert f"warning: checkpoint epoch-001.npz in {found / '1'} is not used" in capfd.readouterr().err
+
+    other = CheckpointStore(tmp_path / "store", "b" * 64)
+    other.adopt(files[:1] + files[2:3])
+    assert not other.folder.exists()
+
+
 def test_epochs_are_in_the_order_of_their_numbers(tmp_path):
     for number in (0, 2, 10, 999, 1000, 1001):
         (tmp_path / f"epoch-{number:03d}.npz").touch()

@@ -2,6 +2,7 @@
 
 import ast
 import shutil
+from copy import deepcopy
 
 import pytest
 
@@ -22,6 +23,8 @@ NUMERIC = {
     "stages.training.steps",
     "stages.training.trainer",
 }
+
+PACKAGES = ["tensorflow", "keras", "numpy"]
 
 # of each parameter of model and train another value, and whether a weight depends on it
 OTHER_VALUES = {
@@ -160,6 +163,30 @@ def test_every_parameter_counts_exactly_if_a_weight_depends_on_it(params):
         assert (before != after) == matters, name
 
 
+def test_each_input_is_there_and_counts(params):
+    """Also what no parameter can change: a version, the machine, each module's code."""
+    names = {name.replace("__", ".") for name, (_, matters) in OTHER_VALUES.items() if matters}
+    of_schedule = {"train.decay", "train.decay_epochs"}
+    others = {"windows", "device", "machine", *(f"versions.{each}" for each in PACKAGES)}
+    inputs = fingerprint_inputs(params(train__schedule="step"), "cpu", "0" * 64)
+    leaves = {
+        f"{name}.{key}" if isinstance(value, dict) else name
+        for name, value in inputs.items()
+        for key in (value if isinstance(value, dict) else [""])
+    }
+    assert leaves == names | of_schedule | others | {f"code.{module}" for module in NUMERIC}
+    before = fingerprint(inputs)
+    for leaf in leaves:
+        changed = deepcopy(inputs)
+        section, _, key = leaf.partition(".")
+        if key:
+            changed[section][key] = "another"
+        else:
+            changed[section] = "another"
+        assert fingerprint(changed) != before, leaf
+    assert fingerprint(deepcopy(inputs)) == before
+
+
 def test_the_schedule_counts_where_there_is_one(params):
     for schedule in ("step", "cosine"):
         before, *others = (
@@ -169,7 +196,7 @@ def test_the_schedule_counts_where_there_is_one(params):
         assert before not in others
 
 
-@pytest.mark.parametrize("package", ["tensorflow", "keras", "numpy"])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_versions_windows_and_device_count(params, monkeypatch, package):
     def now(device="cpu", windows="0" * 64):
         return fingerprint(fingerprint_inputs(params(), device, windows))
