@@ -2,13 +2,14 @@
 
 import shutil
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from stages.common.params import Params, read_params
-from tests.support import SMALL, Project, changed_params, copy_of_the_project, make_text
+from tests.support import SMALL, Project, changed_params, copy_of_the_project, made_once, make_text
 
 # a background job of a script ignores it, and so would every process that a test starts and interrupts
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -29,17 +30,19 @@ def params(tmp_path):
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Project:
     """A small project after `dvc repro` and a commit. Tests that change it take `small` instead."""
-    root = tmp_path_factory.mktemp("finished")
-    copy_of_the_project(root)
-    (root / "book.txt").write_text(make_text(3000), encoding="utf-8")
-    project = Project(root, **SMALL)
-    project.run("git", "init", "-q")
-    project.run("git", "add", "-A")
-    project.run("git", "commit", "-qm", "start")
-    project.dvc("repro")
-    project.run("git", "add", "-A")
-    project.run("git", "commit", "-qm", "results")
-    return project
+
+    def make(root: Path) -> None:
+        copy_of_the_project(root)
+        (root / "book.txt").write_text(make_text(3000), encoding="utf-8")
+        project = Project(root, **SMALL)
+        project.run("git", "init", "-q")
+        project.run("git", "add", "-A")
+        project.run("git", "commit", "-qm", "start")
+        project.dvc("repro")
+        project.run("git", "add", "-A")
+        project.run("git", "commit", "-qm", "results")
+
+    return Project(made_once(tmp_path_factory, "finished", make))
 
 
 @pytest.fixture

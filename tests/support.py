@@ -2,17 +2,19 @@
 
 import contextlib
 import copy
+import fcntl
 import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
@@ -87,6 +89,22 @@ class Project:
     def read(self, path: str) -> bytes:
         """A file's content."""
         return (self.root / path).read_bytes()
+
+
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """Make a folder once for all processes of a test run, and give each process a copy of its own."""
+    base = tmp_path_factory.getbasetemp()
+    template = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"template-{name}"
+    with open(f"{template}.lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not template.exists():
+            part = template.with_suffix(".part")
+            part.mkdir()  # fails in the other processes if this one fails
+            make(part)
+            part.rename(template)
+    root = tmp_path_factory.mktemp(name) / "project"
+    shutil.copytree(template, root, symlinks=True)
+    return root
 
 
 def outputs(root: Path) -> dict[str, bytes]:

@@ -24,7 +24,7 @@ class StageError(Exception):
 def run_stage(main: Callable[[], None]) -> None:
     """Run the `main` function of a stage or command.
 
-    A `StageError`, an `OSError` (full disk, read-only folder), a `MemoryError` and Ctrl-C become one line
+    A `StageError`, an `OSError` (full disk, read-only folder), a lack of memory and Ctrl-C become one line
     on stderr. Any other exception is a bug and keeps its traceback. A character that the terminal's
     encoding lacks is printed as an escape.
 
@@ -46,6 +46,10 @@ def run_stage(main: Callable[[], None]) -> None:
         fail(f"{error.filename or 'the system'}: {error.strerror or error}{hint}")
     except MemoryError as error:
         fail(f"out of memory{f': {error}' if str(error) else ''}")
+    except Exception as error:
+        if type(error).__name__ != "ResourceExhaustedError":  # TensorFlow's, which is imported late
+            raise
+        fail(f"out of memory: {str(error)[:200]}; lower train.batch_size or model.units")
     except KeyboardInterrupt:
         fail("interrupted; `dvc repro` resumes after the last finished epoch", code=130)
 

@@ -1,5 +1,6 @@
 """Atomic writes: a file is written beside its target and then renamed over it."""
 
+import contextlib
 import glob
 import hashlib
 import json
@@ -43,7 +44,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object], mode: int
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # in a read-only folder the error above is the one to see
+            part.unlink()
 
 
 def _is_running(process: str) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support import Project, without_training
+from tests.support import Project, made_once, without_training
 
 EPOCHS = 40
 
@@ -49,12 +49,14 @@ def nobody_is_left(*roots: Path) -> bool:
 @pytest.fixture(scope="session")
 def one_process(finished, tmp_path_factory) -> Project:
     """The small project after `EPOCHS` epochs in one process."""
-    root = tmp_path_factory.mktemp("one-process") / "project"
-    shutil.copytree(finished.root, root, symlinks=True)
-    project = Project(root, train__epochs=EPOCHS, train__worker_timeout=TIMEOUT)
-    without_training(project)
-    project.dvc("repro", "sample")
-    return project
+
+    def make(root: Path) -> None:
+        shutil.copytree(finished.root, root, symlinks=True, dirs_exist_ok=True)
+        project = Project(root, train__epochs=EPOCHS, train__worker_timeout=TIMEOUT)
+        without_training(project)
+        project.dvc("repro", "sample")
+
+    return Project(made_once(tmp_path_factory, "one-process", make))
 
 
 @pytest.fixture

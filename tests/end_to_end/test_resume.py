@@ -15,30 +15,27 @@ import pytest
 import yaml
 
 from tests.end_to_end.cluster_support import wait_for_epochs
-from tests.support import Project, outputs, trained, without_training
+from tests.support import Project, made_once, outputs, trained, without_training
 
 EPOCHS = 60
 
 
 def untrained_copy(finished: Project, root: Path, **changes) -> Project:
     """A copy of a project in which nothing is trained yet."""
-    shutil.copytree(finished.root, root, symlinks=True)
+    shutil.copytree(finished.root, root, symlinks=True, dirs_exist_ok=True)
     project = Project(root, **changes)
     without_training(project)
     return project
 
 
 @pytest.fixture(scope="module")
-def undisturbed(finished, tmp_path_factory) -> tuple[Project, float]:
-    """A run of 60 short epochs that nothing disturbs, and the seconds that its training lived."""
-    root = tmp_path_factory.mktemp("undisturbed") / "project"
-    project = untrained_copy(finished, root, train__epochs=EPOCHS)
-    began = time.monotonic()
-    project.run("python", "-m", "stages.train")
-    seconds = time.monotonic() - began
-    shutil.rmtree(root / ".dvc/cache/checkpoints")
-    project.dvc("repro", "train")
-    return project, seconds
+def undisturbed(finished, tmp_path_factory) -> Project:
+    """A run of 60 short epochs that nothing disturbs."""
+
+    def make(root: Path) -> None:
+        untrained_copy(finished, root, train__epochs=EPOCHS).dvc("repro", "train")
+
+    return Project(made_once(tmp_path_factory, "undisturbed", make))
 
 
 def kill_and_resume(undisturbed, root: Path, epochs: int, delay: float, how: signal.Signals) -> int:
@@ -48,7 +45,7 @@ def kill_and_resume(undisturbed, root: Path, epochs: int, delay: float, how: sig
     that is 0. Returns how many epochs were kept. Fails unless every output is that of the undisturbed
     run.
     """
-    original, _ = undisturbed
+    original = undisturbed
     project = untrained_copy(original, root)
     store = root / ".dvc/cache/checkpoints"
     process = subprocess.Popen(
@@ -85,7 +82,9 @@ def kills(undisturbed, tmp_path, count: int, signals: list[signal.Signals]) -> N
     Every fourth while it starts, by the clock; the others after a random epoch and up to two epochs'
     time later, so that many fall into the writing of a checkpoint, however busy the machine is.
     """
-    _, seconds = undisturbed
+    began = time.monotonic()
+    untrained_copy(undisturbed, tmp_path / "timed").run("python", "-m", "stages.train")
+    seconds = time.monotonic() - began
     rng = random.Random(0)
     moments = [
         (0, rng.uniform(0, seconds / 2)) if i % 4 == 0 else (rng.randrange(1, EPOCHS), rng.uniform(0, 0.08))
@@ -117,7 +116,7 @@ def test_a_hundred_kills(undisturbed, tmp_path):
 
 
 def test_a_killed_dvc_leaves_nothing_in_the_way(undisturbed, tmp_path):
-    original, _ = undisturbed
+    original = undisturbed
     project = untrained_copy(original, tmp_path / "project")
     process = subprocess.Popen(
         [sys.executable, "-m", "dvc", "repro", "train"],
@@ -140,7 +139,7 @@ def test_a_killed_dvc_leaves_nothing_in_the_way(undisturbed, tmp_path):
 
 @pytest.mark.parametrize("damage", ["cut short", "another run's"])
 def test_a_damaged_checkpoint_is_named_and_computed_again(undisturbed, tmp_path, damage):
-    original, _ = undisturbed
+    original = undisturbed
     root = tmp_path / "project"
     shutil.copytree(original.root, root, symlinks=True)
     project = Project(root)
@@ -220,7 +219,7 @@ def mounted(folder: Path, *options: str):
 
 @pytest.mark.parametrize("where", [".dvc/cache/checkpoints", "models", "metrics"])
 def test_a_full_disk_costs_nothing_that_was_computed(undisturbed, tmp_path, where):
-    original, _ = undisturbed
+    original = undisturbed
     project = untrained_copy(original, tmp_path / "project")
     folder = project.root / where
     kept = {path.name: path.read_bytes() for path in folder.glob("*") if path.is_file()}
@@ -239,16 +238,16 @@ def test_a_full_disk_costs_nothing_that_was_computed(undisturbed, tmp_path, wher
 
 
 def test_a_read_only_folder_is_named(undisturbed, tmp_path):
-    original, _ = undisturbed
+    original = undisturbed
     project = untrained_copy(original, tmp_path / "project")
     with mounted(project.root / "models", "-o", "ro"):
         done = project.run("python", "-m", "stages.train", code=1)
-    assert done.stderr.startswith("error: models/checkpoints: Read-only file system; make it writable")
+    assert done.stderr.startswith("error: models/vocabulary.json: Read-only file system; make it writable")
     assert done.stderr.count("\n") == 1
 
 
 def test_two_at_once_do_no_damage(undisturbed, tmp_path):
-    original, _ = undisturbed
+    original = undisturbed
     project = untrained_copy(original, tmp_path / "project")
     first = subprocess.Popen(
         [sys.executable, "-m", "dvc", "repro", "train"],
