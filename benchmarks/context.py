@@ -27,11 +27,11 @@ def main() -> None:
     about = read_model_text(MODELS_DIR)
     model = load_trained(MODELS_DIR, None, about)
     text = read_text(CORPUS_FILE, params.vectorize)
-    held_out = text[validation_start(len(text), params.vectorize.validation) :]
-    if len(held_out) <= about.maxlen:
+    split = text[validation_start(len(text), params.vectorize.validation) :]
+    if len(split) <= about.maxlen:
         raise StageError("vectorize.validation: takes a validation split of more than one window here")
     index_of = {character: index for index, character in enumerate(about.vocabulary)}
-    indices = np.array([index_of[character] for character in held_out])
+    indices = np.array([index_of[character] for character in split])
     size = len(about.vocabulary)
     windows, targets = cut(indices, about.maxlen, 1)
     of_windows = [

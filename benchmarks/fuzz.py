@@ -68,12 +68,15 @@ def verdict(case: Case, folder: Path) -> tuple[str, str]:
         process.join(SECONDS)
         if process.exitcode is None:
             process.kill()
+            process.join()
             return "too slow", f"{stage} took more than {SECONDS} s"
         said = folder.with_suffix(".stderr").read_text(encoding="utf-8", errors="surrogateescape")
         if process.exitcode:
             after = contents(folder)
             # a training that began replaces the files of the last one, which the store keeps
-            replaced = ("models/checkpoints/", "metrics/train/") * (stage == "train")
+            replaced = ("models/checkpoints/", "models/vocabulary.json", "metrics/train/") * (
+                stage == "train"
+            )
             lost = [n for n in before if not n.startswith(replaced) and after.get(n) != before[n]]
             return refusal(case, stage, process.exitcode, said, lost)
         if "Traceback" in said:

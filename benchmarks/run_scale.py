@@ -36,7 +36,6 @@ def at_scale(turns: int) -> None:
                 | {
                     "vectorize": vectorized.seconds,
                     "memory of vectorize": vectorized.megabytes,
-                    "quality": quality.seconds,
                     "memory of quality": quality.megabytes,
                     "windows per second": clock["drawn"] / (clock["draw"] + clock["train"]),
                     "before": (clock["open"] + clock["order"]) / clock["windows"] * 1e9,
@@ -47,8 +46,7 @@ def at_scale(turns: int) -> None:
     rows = [
         ("`vectorize`, start-up included, s", "vectorize"),
         ("its peak memory, MB", "memory of vectorize"),
-        ("`quality` of 160 samples, start-up included, s", "quality"),
-        ("its peak memory, MB", "memory of quality"),
+        ("peak memory of `quality` with 160 samples, MB", "memory of quality"),
         ("`data/windows.npz`, MB", "file_megabytes"),
         ("`train`: open, check and order the windows, ns each", "before"),
         ("a batch out of it, ns a window", "draw of one"),

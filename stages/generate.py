@@ -71,8 +71,8 @@ def main() -> None:
     if options.interactive:
         converse(sampler, options.length, window, encoded, begin=prompt is not None)
     else:
-        for number in range(options.count):
-            sampler.print(window.copy(), options.length, number)
+        for at in range(options.count):
+            sampler.print(window.copy(), options.length, at)
 
 
 def until_interrupted() -> None:

@@ -9,9 +9,8 @@ import os
 
 from stages.common.errors import StageError, run_stage
 from stages.common.params import Train, read_params
-from stages.common.paths import MODELS_DIR
 from stages.distributed.cluster import cluster_to_coordinate
-from stages.text.vocabulary_file import model_text, write_model_text
+from stages.text.vocabulary_file import model_text
 from stages.text.windows import Windows
 from stages.text.windows_file import load_windows
 
@@ -24,14 +23,13 @@ def main() -> None:
     require_validation_split(params.train, windows)
     text = model_text(windows, params.vectorize)
     text.encode(params.sample.prompt, "sample.prompt")  # or the sample stage would fail after the training
-    write_model_text(MODELS_DIR, text)
     if cluster:  # TensorFlow reports lost workers in many lines; here it is one
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # TensorFlow takes seconds to import, so mistakes in the above are reported before
     import stages.training.device  # noqa: F401, first: it imports TensorFlow without its messages
     from stages.training.loop import train
 
-    train(params, windows, cluster)
+    train(params, windows, text, cluster)
     if read_params() != params:  # DVC reads the file when a stage ends
         raise StageError(
             "params.yaml was changed while training ran, so DVC would record other parameters than "

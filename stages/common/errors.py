@@ -49,7 +49,7 @@ def run_stage(main: Callable[[], None]) -> None:
     except Exception as error:
         if type(error).__name__ != "ResourceExhaustedError":  # TensorFlow's, which is imported late
             raise
-        fail(f"out of memory: {str(error)[:200]}; lower train.batch_size or model.units")
+        fail(f"out of memory: {str(error)[:200]}")
     except KeyboardInterrupt:
         fail("interrupted; `dvc repro` resumes after the last finished epoch", code=130)
 

@@ -42,7 +42,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object], mode: int
             part.chmod(mode)
         os.replace(part, path)
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         with contextlib.suppress(OSError):  # in a read-only folder the error above is the one to see
             part.unlink()

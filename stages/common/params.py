@@ -135,6 +135,6 @@ def corpus_dir() -> Path | None:
     """Return the folder that `$CORPUS_DIR` names, or None where it is not set.
 
     `CORPUS_DIR`, and for workers `TF_CONFIG` and `CHAR_LSTM_CLUSTER_KEY`, are the only environment variables
-    that are read.
+    that are read, besides those of TensorFlow and its libraries (`training/machine.py`).
     """
     return Path(value) if (value := os.environ.get("CORPUS_DIR")) else None

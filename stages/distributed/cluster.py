@@ -34,7 +34,10 @@ class Cluster:
 
 
 def cluster_of_tf_config() -> Cluster | None:
-    """Read the cluster that `$TF_CONFIG` describes; None where it is not set or names one process only.
+    """Read the cluster that `$TF_CONFIG` describes.
+
+    Returns:
+        The cluster; None where the variable is not set or names one process only.
 
     Raises:
         StageError: the variable has any other content.
@@ -61,7 +64,13 @@ def cluster_of_tf_config() -> Cluster | None:
 
 
 def cluster_to_coordinate(workers: int) -> Cluster | None:
-    """Find the cluster that this process coordinates: `TF_CONFIG`'s or local `workers`; None for one process.
+    """Find the cluster that this process coordinates.
+
+    Args:
+        workers: `train.workers`, the number of local processes.
+
+    Returns:
+        The cluster of `TF_CONFIG`, or `workers` local processes; None for one process.
 
     Raises:
         StageError: `TF_CONFIG` makes this process a worker, or both kinds of cluster are given.
@@ -92,7 +101,13 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 def listen(address: str) -> socket.socket:
-    """Listen on the port of an address: on all addresses of this host, unless it is a loopback address.
+    """Listen on the port of an address.
+
+    Args:
+        address: "host:port". If it begins with 127., only this host can connect, otherwise all can.
+
+    Returns:
+        The listening socket.
 
     Raises:
         StageError: the port is in use or not allowed.

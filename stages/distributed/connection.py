@@ -62,11 +62,18 @@ class Connection:
 
     def send(self, within: float = -1, **message: Any) -> None:
         """Send a message. It is dropped if that cannot begin `within` seconds; -1 is no limit."""
+        content = json.dumps(message).encode()
         if self._sending.acquire(timeout=within):
-            with contextlib.suppress(OSError):
+            try:
                 if within < 0 or select.select([], [self._frames], [], within)[1]:
-                    self._frames.send_bytes(json.dumps(message).encode())
-            self._sending.release()
+                    self._frames.send_bytes(content)
+            except OSError:
+                pass  # the reader notices
+            except BaseException:
+                self.close()  # half a frame may be on its way
+                raise
+            finally:
+                self._sending.release()
 
     def close(self) -> None:
         """Close the connection, which ends the reader too."""

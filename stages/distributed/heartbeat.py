@@ -14,6 +14,7 @@ from typing import Any
 
 from stages.distributed.connection import Connection
 
+ERROR = 2000  # characters of an error that are sent; a message has a limit
 COLLECTIVE = {"UnavailableError", "AbortedError", "CancelledError", "DeadlineExceededError", "InternalError"}
 
 
@@ -41,7 +42,7 @@ class HeartbeatMonitor(threading.Thread):
             self.exit(f"TensorFlow's exchange between the workers failed: {cause}")
         with self._deciding:
             self._stopped.set()
-        self.send(1, **({"end": True} if error is None else {"error": str(error) or "interrupted"}))
+        self.send(1, **({"end": True} if error is None else {"error": str(error)[:ERROR] or "interrupted"}))
         for each in self.connections:
             each.reader.join(5)  # the end of this process could lose a message that is on its way
         self.at_end.close()
@@ -95,7 +96,7 @@ class HeartbeatMonitor(threading.Thread):
         with self._deciding:
             if not self._stopped.is_set():
                 self.at_end.close()
-                self.send(1, error=failure)
+                self.send(1, error=failure[:ERROR])
                 if self.advice:
                     newline = "\n" if os.isatty(self._stderr) else ""  # a progress bar may stand there
                     line = " ".join(failure.split())

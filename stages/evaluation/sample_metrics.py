@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from stages.text.vocabulary import codes
+
 NOVELTY_N = range(1, 13)
 DISTINCT_N = range(1, 9)
 AT_ONCE = 1 << 20  # characters of the corpus that are looked at together, at least
@@ -92,7 +94,7 @@ class SharedNgrams:
             texts: the texts to look for.
         """
         lengths = np.array([len(text) for text in texts], dtype=np.int64)
-        self._characters = _codes("".join(texts))
+        self._characters = codes("".join(texts)).astype(np.int64)
         self._ends = np.repeat(np.cumsum(lengths), lengths)  # of the text that a position lies in
         self._owner = np.repeat(np.arange(len(texts)), lengths)
         self._texts = len(texts)
@@ -105,7 +107,7 @@ class SharedNgrams:
         """Look in the next piece of the corpus."""
         for start in range(0, len(piece), self._at_once):
             window = self._tail + piece[start : start + self._at_once]
-            self._look_in_window(_codes(window))
+            self._look_in_window(codes(window).astype(np.int64))
             self._tail = window[-self._overlap :] if self._overlap > 0 else ""
 
     def _look_in_window(self, ours: np.ndarray) -> None:
@@ -150,8 +152,3 @@ class SharedNgrams:
             counts.append(np.bincount(self._owner[at], minlength=self._texts))
             at = at[self._longest[at] > len(counts)]
         return counts
-
-
-def _codes(text: str) -> np.ndarray:
-    """Return the characters of a text as numbers."""
-    return np.frombuffer(text.encode("utf-32-le"), dtype="<u4").astype(np.int64)

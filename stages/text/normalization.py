@@ -27,7 +27,7 @@ def read_text(path: Path, settings: Vectorize) -> str:
 
 
 def read_pieces(path: Path, settings: Vectorize) -> Iterator[str]:
-    """Read a text as `read_text` does, in pieces, so that memory does not grow with the text.
+    """Read a text as `read_text` does, in pieces, so that memory does not grow with a text that has spaces.
 
     A piece ends after a space or a line: the lower case of a Greek sigma depends on whether its word ends.
 

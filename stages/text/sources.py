@@ -94,7 +94,7 @@ def fetch(name: str, corpus: Corpus, settings: Download) -> tuple[bytes, str]:
         try:
             content = _read(kept, settings.max_bytes)
             return _checked(content, source, corpus.sha256, settings.max_bytes), source
-        except HashMismatch as error:
+        except SourceError as error:
             print(f"{name}: {error}", file=sys.stderr, flush=True)
     errors: list[SourceError] = []
     for source, attempt in _sources(name, corpus, settings):
@@ -125,10 +125,13 @@ def _sources(name: str, corpus: Corpus, settings: Download) -> Iterator[tuple[st
 
 def _read(path: Path, max_bytes: int) -> bytes:
     """Read a file, up to one byte more than is accepted."""
-    if not path.is_file():
-        raise SourceUnavailable(f"CORPUS_DIR has no file {path}")
-    with open(path, "rb") as file:
-        return file.read(max_bytes + 1)
+    try:
+        with open(path, "rb") as file:
+            return file.read(max_bytes + 1)
+    except FileNotFoundError:
+        raise SourceUnavailable(f"CORPUS_DIR has no file {path}") from None
+    except OSError as error:
+        raise SourceUnavailable(f"{path}: {error.strerror}") from None
 
 
 def _checked(content: bytes, source: str, sha256: str, max_bytes: int) -> bytes:

@@ -24,19 +24,19 @@ def encode(text: str) -> tuple[np.ndarray, str]:
     pieces = [slice(start, start + PIECE) for start in range(0, len(text), PIECE)]
     occurs = np.zeros(0x110000, dtype=bool)
     for piece in pieces:
-        occurs[_codes(text[piece])] = True
+        occurs[codes(text[piece])] = True
     vocabulary = np.flatnonzero(occurs)
     smallest = np.min_scalar_type(max(len(vocabulary) - 1, 0))
     index_of = np.zeros(0x110000, dtype=smallest)
     index_of[vocabulary] = np.arange(len(vocabulary), dtype=smallest)
     indices = np.empty(len(text), dtype=smallest)
     for piece in pieces:
-        indices[piece] = index_of[_codes(text[piece])]
+        indices[piece] = index_of[codes(text[piece])]
     return indices, "".join(map(chr, vocabulary))
 
 
-def _codes(text: str) -> np.ndarray:
-    """Return the characters of a text as numbers, in four bytes each."""
+def codes(text: str) -> np.ndarray:
+    """Return the code points of a text's characters, (len(text),) uint32."""
     return np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
 
 

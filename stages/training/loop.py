@@ -11,11 +11,19 @@ from stages.common.files import (
 )
 from stages.common.history import Metrics, best_epoch, epoch_of_stop, summary_of, table_of
 from stages.common.params import Params
-from stages.common.paths import CHECKPOINTS_DIR, LOSSES_FILE, MODEL_FILE, TRAIN_METRICS, WINDOWS_FILE
+from stages.common.paths import (
+    CHECKPOINTS_DIR,
+    LOSSES_FILE,
+    MODEL_FILE,
+    MODELS_DIR,
+    TRAIN_METRICS,
+    WINDOWS_FILE,
+)
 from stages.distributed.cluster import Cluster
 from stages.distributed.coordinator import RESUME, dismiss, gather, hand_out
 from stages.distributed.heartbeat import HeartbeatMonitor
 from stages.distributed.strategy import Distribution, distribute
+from stages.text.vocabulary_file import ModelText, write_model_text
 from stages.text.windows import Windows
 from stages.training.checkpoints import file_name, read_checkpoint, to_bytes
 from stages.training.device import set_up_tensorflow, usable_cores
@@ -24,14 +32,15 @@ from stages.training.store import CheckpointStore, open_store, publish
 from stages.training.trainer import Trainer
 
 
-def train(params: Params, windows: Windows, cluster: Cluster | None) -> None:
-    """Train for `train.epochs` epochs and write checkpoints, metrics and the final model.
+def train(params: Params, windows: Windows, text: ModelText, cluster: Cluster | None) -> None:
+    """Train for `train.epochs` epochs and write checkpoints, metrics, the vocabulary and the final model.
 
     Epochs that were computed before are taken from the store; only the missing ones are computed.
 
     Args:
         params: all parameters.
         windows: what to train on.
+        text: how the model reads text.
         cluster: the processes that train together; None for this one alone.
 
     Raises:
@@ -70,6 +79,7 @@ def train(params: Params, windows: Windows, cluster: Cluster | None) -> None:
         if last:
             print(f"{len(done)} of {epochs} epochs were computed before and are taken over", flush=True)
             trainer.restore(last)
+        write_model_text(MODELS_DIR, text)
         for leftover in CHECKPOINTS_DIR.glob("*"):
             leftover.unlink()
         history = _run_epochs(params, trainer, store, done, monitor)

@@ -46,6 +46,8 @@ class CheckpointStore:
 
     def lock(self) -> None:
         """Keep `python -m stages.prune` from deleting this run as long as this process lives."""
+        if self._lock >= 0:
+            os.close(self._lock)
         self._cache.make_folder(self.folder)
         self._lock = os.open(self.folder, os.O_RDONLY)
         fcntl.flock(self._lock, fcntl.LOCK_SH)

@@ -32,6 +32,11 @@ def run(body: str, **environment: str) -> subprocess.CompletedProcess[str]:
             "error: out of memory: Unable to allocate 1.00 EiB for an array",
         ),
         ("raise MemoryError", 1, "error: out of memory\n"),
+        (
+            "raise type('ResourceExhaustedError', (Exception,), {})('no\\nmore')",  # TensorFlow's
+            1,
+            "error: out of memory: no more\n",
+        ),
         ("raise KeyboardInterrupt", 130, "error: interrupted; `dvc repro` resumes after"),
     ],
 )

@@ -163,11 +163,15 @@ def test_every_parameter_counts_exactly_if_a_weight_depends_on_it(params):
         assert (before != after) == matters, name
 
 
-def test_each_input_is_there_and_counts(params):
+def test_each_input_is_there_and_counts(params, monkeypatch):
     """Also what no parameter can change: a version, the machine, each module's code."""
     names = {name.replace("__", ".") for name, (_, matters) in OTHER_VALUES.items() if matters}
     of_schedule = {"train.decay", "train.decay_epochs"}
-    others = {"windows", "device", "machine", *(f"versions.{each}" for each in PACKAGES)}
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")  # as the set-up of the device pins it
+    variables = ("XLA_FLAGS", "TF_ENABLE_ONEDNN_OPTS")
+    others = {"windows", "device", "machine", "processor", *(f"versions.{each}" for each in PACKAGES)}
+    others |= {f"environment.{name}" for name in variables}
     inputs = fingerprint_inputs(params(train__schedule="step"), "cpu", "0" * 64)
     leaves = {
         f"{name}.{key}" if isinstance(value, dict) else name
