@@ -4,9 +4,7 @@ import gzip
 import json
 import os
 import shutil
-import signal
 import subprocess
-import time
 import zipfile
 
 import keras
@@ -101,7 +99,7 @@ def test_nothing_runs_twice(small):
 def test_one_hot_layout_gives_the_same_model(small):
     first = outputs(small.root)
     small.set_params(vectorize__one_hot=True)
-    assert ran(small.dvc("repro")) == ["vectorize", "baseline", "train", "sample", "report"]
+    assert ran(small.dvc("repro", "sample")) == ["vectorize", "train", "sample"]
     second = outputs(small.root)
     with np.load(small.root / "data/windows.npz") as file:
         assert (file["x"].dtype, file["x"].ndim, file["y"].ndim) == (bool, 3, 2)
@@ -250,8 +248,7 @@ def test_more_and_fewer_epochs_compute_only_what_is_missing(small, tmp_path):
         return sum(line.startswith("epoch ") for line in done.stdout.splitlines())
 
     small.set_params(train__epochs=5)
-    assert computed(small.dvc("repro")) == 3
-    five = outputs(small.root)
+    assert computed(small.dvc("repro", "train")) == 3
     small.set_params(train__epochs=3)
     assert computed(small.dvc("repro", "train")) == 0
     assert len(list((small.root / "models/checkpoints").iterdir())) == 3
@@ -265,47 +262,19 @@ def test_more_and_fewer_epochs_compute_only_what_is_missing(small, tmp_path):
     other.run("git", "add", "-A")
     other.run("git", "commit", "-qm", "start")
     assert computed(other.dvc("repro")) == 5
-    assert outputs(fresh) == five
     lock = [yaml.safe_load((fresh / "dvc.lock").read_text())]
     small.set_params(train__epochs=5)
     assert computed(small.dvc("repro")) == 0
-    assert outputs(small.root) == five
+    assert outputs(small.root) == outputs(fresh)
     lock.append(yaml.safe_load((small.root / "dvc.lock").read_text()))
     assert lock[0] == lock[1]
-
-
-def test_a_killed_training_goes_on_after_the_last_whole_epoch(small, tmp_path):
-    small.set_params(train__epochs=400, train__learning_rate=0.002)
-    environment = small.environment
-    stage = subprocess.Popen(
-        ["python", "-m", "stages.train"],
-        cwd=small.root,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    store = small.root / ".dvc/cache/checkpoints"
-    deadline = time.monotonic() + 60
-    while len(list(store.glob("*/epoch-00[4-9].npz"))) < 1 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    stage.send_signal(signal.SIGKILL)
-    stage.communicate()
-    kept = max((len(list(run.glob("epoch-*.npz"))) for run in store.iterdir()), default=0)
-    assert kept >= 5
-    small.set_params(train__epochs=kept + 1)
-    done = small.dvc("repro", "train")
-    assert f"{kept} of {kept + 1} epochs were computed before" in done.stdout
-    resumed = outputs(small.root)
-    shutil.rmtree(store)
-    small.dvc("repro", "--force", "train")
-    assert outputs(small.root) == resumed
 
 
 def test_a_text_in_any_script(small):
     text = "".join(chr(0x4E00 + i % 300) for i in np.random.default_rng(0).integers(0, 300, 3000))
     (small.root / "han.txt").write_text(text, encoding="utf-8")
     small.set_params(download__corpus="han.txt")
-    small.dvc("repro")
+    small.dvc("repro", "sample")
     with np.load(small.root / "data/windows.npz") as file:
         assert file["x"].dtype == np.uint16
         assert len(file["vocabulary"]) == len(set(text))

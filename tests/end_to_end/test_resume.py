@@ -137,8 +137,7 @@ def test_a_killed_dvc_leaves_nothing_in_the_way(undisturbed, tmp_path):
     assert trained(project.root) == trained(original.root)
 
 
-@pytest.mark.parametrize("damage", ["cut short", "another run's"])
-def test_a_damaged_checkpoint_is_named_and_computed_again(undisturbed, tmp_path, damage):
+def test_a_damaged_checkpoint_is_named_and_computed_again(undisturbed, tmp_path):
     original = undisturbed
     root = tmp_path / "project"
     shutil.copytree(original.root, root, symlinks=True)
@@ -146,12 +145,7 @@ def test_a_damaged_checkpoint_is_named_and_computed_again(undisturbed, tmp_path,
     (store,) = (root / ".dvc/cache/checkpoints").iterdir()
     path = store / "epoch-057.npz"
     content = path.read_bytes()
-    path.write_bytes(
-        {
-            "cut short": content[:-100],
-            "another run's": (store / "epoch-056.npz").read_bytes(),
-        }[damage]
-    )
+    path.write_bytes(content[:-100])
     done = project.run("python", "-m", "stages.train")
     assert f"warning: checkpoint {path} is not used: " in done.stderr
     assert f"57 of {EPOCHS} epochs were computed before" in done.stdout
@@ -177,8 +171,6 @@ def test_another_sample_seed_gives_other_samples_of_the_same_model(small):
 
 
 def test_experiments_beside_the_workspace_extend_it(small):
-    done = small.dvc("exp", "run", "--temp", "-S", "train.epochs=4", "--name", "temp-four", "train")
-    assert "2 of 4 epochs were computed before" in done.stdout
     small.dvc("exp", "run", "--queue", "-S", "train.epochs=5", "--name", "queue-five", "train")
     small.dvc("queue", "start")
     deadline = time.monotonic() + 120
@@ -188,7 +180,7 @@ def test_experiments_beside_the_workspace_extend_it(small):
             break
         time.sleep(1)
     assert "Success" in status, status
-    assert "4 of 5 epochs were computed before" in small.dvc("queue", "logs", "queue-five").stdout
+    assert "2 of 5 epochs were computed before" in small.dvc("queue", "logs", "queue-five").stdout
     small.dvc("queue", "stop")
 
     small.dvc("exp", "apply", "queue-five")
@@ -217,14 +209,13 @@ def mounted(folder: Path, *options: str):
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-@pytest.mark.parametrize("where", [".dvc/cache/checkpoints", "models", "metrics"])
+@pytest.mark.parametrize("where", [".dvc/cache/checkpoints", "models"])
 def test_a_full_disk_costs_nothing_that_was_computed(undisturbed, tmp_path, where):
     original = undisturbed
     project = untrained_copy(original, tmp_path / "project")
     folder = project.root / where
     kept = {path.name: path.read_bytes() for path in folder.glob("*") if path.is_file()}
-    size = "2k" if where == "metrics" else "200k"
-    with mounted(folder, "-o", f"size={size},nr_inodes=1000"):
+    with mounted(folder, "-o", "size=200k,nr_inodes=1000"):
         done = project.run("python", "-m", "stages.train", code=1)
     line = done.stderr.splitlines()[-1]
     assert line.startswith("error: ")

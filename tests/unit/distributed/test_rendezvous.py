@@ -147,20 +147,23 @@ def test_junk_from_one_that_knows_the_key_does_no_harm(cluster, messages):
 
 
 def test_a_wrong_key_is_refused_and_named(cluster):
+    config = tf_config(list(cluster.addresses), 1)
+    command = subprocess.Popen(
+        [sys.executable, "-m", "stages.worker"],
+        cwd=ROOT,
+        env={**os.environ, "TF_CONFIG": config, "CHAR_LSTM_CLUSTER_KEY": "another"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert command.stdout
+    assert command.stdout.readline().startswith("waiting for the coordinator")
     with ThreadPoolExecutor() as pool:
-        meeting = pool.submit(met, cluster, 6)
+        meeting = pool.submit(met, cluster, 2)
         refused = [worker(cluster, 1, key=key) for key in ("another", "")]
-        config = tf_config(list(cluster.addresses), 1)
-        command = subprocess.run(
-            [sys.executable, "-m", "stages.worker"],
-            cwd=ROOT,
-            env={**os.environ, "TF_CONFIG": config, "CHAR_LSTM_CLUSTER_KEY": "another"},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        _, said = command.communicate(timeout=60)
         with pytest.raises(
-            StageError, match=r"^worker 1 \(.*\) and worker 2 \(.*\) did not connect within 6 s"
+            StageError, match=r"^worker 1 \(.*\) and worker 2 \(.*\) did not connect within 2 s"
         ):
             meeting.result()
     wrong = " does not pass the challenge: another program, or another CHAR_LSTM_CLUSTER_KEY"
@@ -168,7 +171,7 @@ def test_a_wrong_key_is_refused_and_named(cluster):
         each.reader.join(5)
         assert each.failure == wrong
     name = f"the coordinator ({cluster.addresses[0]})"
-    assert command.stderr == f"error: {name}{wrong}; start this again for the next `dvc repro`\n"
+    assert said == f"error: {name}{wrong}; start this again for the next `dvc repro`\n"
     assert command.returncode == 1
 
 
