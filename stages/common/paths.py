@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+CORPUS_PATH_FILE = Path("data/corpus_path.txt")
 CORPUS_FILE = Path("data/corpus.txt")
 WINDOWS_FILE = Path("data/windows.npz")
 CHECKPOINTS_DIR = Path("models/checkpoints")

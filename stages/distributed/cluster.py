@@ -34,10 +34,7 @@ class Cluster:
 
 
 def cluster_of_tf_config() -> Cluster | None:
-    """Read the cluster that `$TF_CONFIG` describes.
-
-    Returns:
-        The cluster; None where the variable is not set or names one process only.
+    """Read the cluster that `$TF_CONFIG` describes; None where it is not set or names one process only.
 
     Raises:
         StageError: the variable has any other content.
@@ -64,13 +61,7 @@ def cluster_of_tf_config() -> Cluster | None:
 
 
 def cluster_to_coordinate(workers: int) -> Cluster | None:
-    """Find the cluster that this process coordinates.
-
-    Args:
-        workers: `train.workers`, the number of local processes.
-
-    Returns:
-        The cluster of `TF_CONFIG`, or `workers` local processes; None for one process.
+    """Find the cluster to coordinate: `TF_CONFIG`'s, or `train.workers` local processes; None for one.
 
     Raises:
         StageError: `TF_CONFIG` makes this process a worker, or both kinds of cluster are given.
@@ -101,13 +92,7 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 def listen(address: str) -> socket.socket:
-    """Listen on the port of an address.
-
-    Args:
-        address: "host:port". If it begins with 127., only this host can connect, otherwise all can.
-
-    Returns:
-        The listening socket.
+    """Listen on the port of a "host:port", for this host only if it begins with 127., otherwise for all.
 
     Raises:
         StageError: the port is in use or not allowed.
@@ -119,7 +104,6 @@ def listen(address: str) -> socket.socket:
     try:
         return socket.create_server((local, port), family=family, dualstack_ipv6=both)
     except OSError as error:
-        raise StageError(
-            f"port {port} of {address} cannot be used ({os.strerror(error.errno or 0)}); end the program "
-            "that has it, which may be another run, or take another port in TF_CONFIG, on every host"
-        ) from None
+        why = os.strerror(error.errno or 0)
+        advice = "end the program that has it, or take another port in TF_CONFIG, on every host"
+        raise StageError(f"port {port} of {address} cannot be used ({why}); {advice}") from None

@@ -1,7 +1,6 @@
 """A connection between the coordinator and a worker: short messages in JSON, after a challenge.
 
-Both ends prove with an HMAC that they have the cluster's key, which is never sent. The frames and the
-challenge are those of `multiprocessing.connection`; nothing is pickled.
+Frames and challenge are those of `multiprocessing.connection`. The key is never sent, nothing is pickled.
 """
 
 import contextlib
@@ -11,8 +10,7 @@ import select
 import socket
 import threading
 import time
-from multiprocessing.connection import Connection as Frames
-from multiprocessing.connection import answer_challenge, deliver_challenge
+from multiprocessing import connection as frames
 from typing import Any
 
 from stages.distributed.cluster import KEY
@@ -33,7 +31,7 @@ class Connection:
         self.messages: queue.Queue[dict[str, Any] | None] = queue.Queue(AHEAD)  # None: it has failed
         connection.settimeout(None)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socket, self._frames = connection, Frames(connection.dup().detach())
+        self._socket, self._frames = connection, frames.Connection(connection.dup().detach())
         self._sending = threading.Lock()
         self._sending.acquire()  # until the challenge is over
         self.reader = threading.Thread(target=self._read, args=(key.encode(), accepted), daemon=True)
@@ -42,7 +40,7 @@ class Connection:
     def _read(self, key: bytes, accepted: bool) -> None:
         failure = f" does not pass the challenge: another program, or another {KEY}"
         with contextlib.suppress(Exception):  # lost, or a stranger, who may send anything
-            for challenge in (deliver_challenge, answer_challenge)[:: 1 if accepted else -1]:
+            for challenge in (frames.deliver_challenge, frames.answer_challenge)[:: 1 if accepted else -1]:
                 challenge(self._frames, key)
             self._sending.release()
             failure = " disconnected: killed, crashed or without network"
@@ -68,10 +66,7 @@ class Connection:
                 if within < 0 or select.select([], [self._frames], [], within)[1]:
                     self._frames.send_bytes(content)
             except OSError:
-                pass  # the reader notices
-            except BaseException:
-                self.close()  # half a frame may be on its way
-                raise
+                self.close()  # the reader reports it
             finally:
                 self._sending.release()
 

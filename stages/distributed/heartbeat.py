@@ -1,8 +1,8 @@
 """Heartbeats between the processes of a cluster, and what follows from them.
 
 `tf.distribute` stops with many lines when a process dies, and waits without limit when one hangs. Here a
-process that detects a failure of another names it in one line and ends itself at once, whatever its other
-threads are doing. All files are written atomically, so nothing is lost but the present epoch.
+process that detects a failure of another names it in one line and ends itself at once. All files are
+written atomically, so nothing is lost but the present epoch.
 """
 
 import contextlib
@@ -14,7 +14,6 @@ from typing import Any
 
 from stages.distributed.connection import Connection
 
-ERROR = 2000  # characters of an error that are sent; a message has a limit
 COLLECTIVE = {"UnavailableError", "AbortedError", "CancelledError", "DeadlineExceededError", "InternalError"}
 
 
@@ -42,7 +41,7 @@ class HeartbeatMonitor(threading.Thread):
             self.exit(f"TensorFlow's exchange between the workers failed: {cause}")
         with self._deciding:
             self._stopped.set()
-        self.send(1, **({"end": True} if error is None else {"error": str(error)[:ERROR] or "interrupted"}))
+        self.send(1, **({"end": True} if error is None else {"error": str(error)[:2000] or "interrupted"}))
         for each in self.connections:
             each.reader.join(5)  # the end of this process could lose a message that is on its way
         self.at_end.close()
@@ -96,9 +95,9 @@ class HeartbeatMonitor(threading.Thread):
         with self._deciding:
             if not self._stopped.is_set():
                 self.at_end.close()
-                self.send(1, error=failure[:ERROR])
+                self.send(1, error=failure[:2000])
                 if self.advice:
                     newline = "\n" if os.isatty(self._stderr) else ""  # a progress bar may stand there
-                    line = " ".join(failure.split())
-                    os.write(self._stderr, f"{newline}error: {line}; {self.advice}\n".encode())
+                    line = f"{newline}error: {' '.join(failure.split())}; {self.advice}\n"
+                    os.write(self._stderr, line.encode())
                 os._exit(1)

@@ -28,11 +28,7 @@ def read_own_text(path: Path, settings: Download) -> bytes:
         StageError: the file is missing, larger than `download.max_bytes` (packed or unpacked), has another
             hash than `download.sha256`, is cut short, or is not text in `download.encoding`.
     """
-    if not path.is_file():
-        raise StageError(
-            f"download.corpus: got {str(path)!r}; takes {descriptions() or 'a description'} or the path "
-            "of a text file, and there is no such file"
-        )
+    require_file(path)
     with open(path, "rb") as file:
         content = _up_to_limit(file, path, settings)
     if settings.sha256 and (got := hashlib.sha256(content).hexdigest()) != settings.sha256:
@@ -49,6 +45,22 @@ def read_own_text(path: Path, settings: Download) -> bytes:
         return content.decode(settings.encoding).encode()
     except UnicodeError as error:
         raise StageError(f"{path} is not text in download.encoding {settings.encoding}: {error}") from None
+
+
+def require_file(path: Path) -> None:
+    """Check that the user's own text is there.
+
+    Args:
+        path: the file that `download.corpus` names.
+
+    Raises:
+        StageError: there is no such file.
+    """
+    if not path.is_file():
+        raise StageError(
+            f"download.corpus: got {str(path)!r}; takes {descriptions() or 'a description'} or the path "
+            "of a text file, and there is no such file"
+        )
 
 
 def _up_to_limit(file: io.BufferedIOBase, path: Path, settings: Download, state: str = "") -> bytes:

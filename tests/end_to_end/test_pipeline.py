@@ -16,7 +16,7 @@ import yaml
 from tests.support import ROOT, SMALL, Project, changed_params, copy_of_the_project, outputs
 
 
-@pytest.mark.parametrize("stage", ["download", "vectorize", "quality", "baseline", "report"])
+@pytest.mark.parametrize("stage", ["check", "download", "vectorize", "quality", "baseline", "report"])
 def test_light_stages_do_not_import_tensorflow(finished, stage):
     code = f"import sys, stages.{stage} as s; s.main(); sys.exit('tensorflow' in sys.modules)"
     finished.run("python", "-c", code)
@@ -34,6 +34,7 @@ def samples(project: Project) -> list[dict]:
 def test_every_output_is_there(finished):
     files = outputs(finished.root)
     assert set(files) == {
+        "data/corpus_path.txt",
         "data/corpus.txt",
         "data/windows.npz",
         "models/checkpoints/epoch-000.npz",
@@ -187,16 +188,39 @@ def test_troubleshooting_has_the_words_of_dvc(small):
     """Mistakes that DVC notices before it runs a stage."""
     pages = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
     before = outputs(small.root)
-    small.set_params(download__corpus="corpora/nietsche.yaml")
+    book = small.root / "book.txt"
+    text = book.read_text()
+    book.unlink()
     done = small.dvc("repro", code=255)
     assert done.stderr.strip().replace(str(small.root), "...") in pages
+    book.write_text(text)
     small.environment = {k: v for k, v in small.environment.items() if not k.startswith("GIT_")}
     no_identity = {"HOME": str(small.root), "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
     done = small.dvc("exp", "run", "-S", "download.corpus=book.txt", code=255, **no_identity)
     assert done.stderr.strip().splitlines()[0] in pages
-    small.set_params(download__corpus="book.txt")
     assert set(ran(small.dvc("repro"))) <= {"download"}
     assert outputs(small.root) == before
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("boook.txt", "download.corpus: got 'boook.txt'; takes corpora/nietzsche.yaml, corpora/sha"),
+        (
+            "corpora/nietsche.yaml",
+            "corpora/nietsche.yaml is missing; there are corpora/nietzsche.yaml,",
+        ),
+    ],
+)
+def test_a_mistyped_corpus_is_answered_before_dvc_looks_for_it(small, path, says):
+    before = outputs(small.root)
+    small.set_params(download__corpus=path)
+    done = small.dvc("repro", code=255)
+    first, last = done.stderr.strip().splitlines()
+    assert first.startswith(f"error: {says}")
+    assert last.startswith("ERROR: failed to reproduce 'check'")
+    kept = outputs(small.root)
+    assert {name: content for name, content in before.items() if name != "data/corpus_path.txt"} == kept
 
 
 @pytest.mark.parametrize(
@@ -293,7 +317,7 @@ def test_a_text_of_ones_own_that_changes_is_noticed(small, tmp_path):
     elsewhere = tmp_path / "elsewhere.gz"
     elsewhere.write_bytes(gzip.compress(text.encode()))
     done = small.dvc("exp", "run", "-S", f"download.corpus={elsewhere}", "vectorize")
-    assert ran(done) == ["download"]  # the text is the first one's again
+    assert ran(done) == ["check", "download"]  # the text is the first one's again
     assert small.read("data/windows.npz") == first["data/windows.npz"]
     elsewhere.write_bytes(gzip.compress(text[::-1].encode()))
     assert ran(small.dvc("repro", "vectorize")) == ["download", "vectorize"]
@@ -304,7 +328,7 @@ def test_a_text_of_ones_own_that_changes_is_noticed(small, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("stage", ["download", "vectorize", "train", "sample"])
+@pytest.mark.parametrize("stage", ["check", "download", "vectorize", "train", "sample"])
 def test_every_stage_answers_in_one_line(tmp_path, stage):
     project = Project.__new__(Project)
     project.root = tmp_path

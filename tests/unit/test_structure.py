@@ -12,14 +12,19 @@ from stages.common.params import Params, read_params
 from stages.common.recipes import apply_recipe, names, options_of, read_recipe
 from tests.support import ROOT
 
-STAGES = ["download", "vectorize", "baseline", "train", "sample", "quality", "report"]
+STAGES = ["check", "download", "vectorize", "baseline", "train", "sample", "quality", "report"]
 FOLDERS = ["common", "text", "model", "evaluation", "distributed", "training"]  # from the ground up
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "stages").rglob("*.py"))
 
 # data, parameters, outputs, metrics and plots of each stage
 CONTRACTS: dict[str, dict[str, set[str]]] = {
+    "check": {
+        "data": set(),
+        "params": {"download.corpus"},
+        "outs": {"data/corpus_path.txt"},
+    },
     "download": {
-        "data": {"${download.corpus}", "corpora/shakespeare.yaml"},
+        "data": {"data/corpus_path.txt", "${download.corpus}", "corpora/shakespeare.yaml"},
         "params": {"download"},
         "outs": {"data/corpus.txt"},
         "metrics": {"metrics/corpus.json"},
