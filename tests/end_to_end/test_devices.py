@@ -16,7 +16,7 @@ EPOCHS = 3
 # every step is clipped
 CLIPPED = {"train__batch_size": 100, "train__preview": 60, "model__units": 24, "train__clip_norm": 0.05}
 # two layers, dropout, an embedding, adam with a schedule, a validation split, targets: all
-EVERYTHING_ELSE = EVERYTHING | {"train__batch_size": 100, "train__clip_norm": None}
+CLIPPED_TOO = EVERYTHING | {"train__batch_size": 100, "train__clip_norm": 0.05}
 TRAINING = """
 import json, sys
 devices, workers, index, microbatches = map(int, sys.argv[1:5])
@@ -68,11 +68,10 @@ def trained(settings: dict, devices: int = 1, workers: int = 1, microbatches: in
 @pytest.mark.parametrize(
     ("settings", "setup"),
     [
-        (CLIPPED, {"devices": 3}),
         (CLIPPED, {"workers": 2}),
-        (EVERYTHING_ELSE, {"devices": 3}),
+        (CLIPPED_TOO, {"devices": 3}),
     ],
-    ids=["article-devices", "article-workers", "everything-devices"],
+    ids=["article-workers", "everything-devices"],
 )
 def test_devices_and_processes_learn_what_one_learns(settings, setup):
     """Dropout draws anew for each part of a batch: there, one device computes as many parts."""

@@ -94,11 +94,10 @@ def test_a_damaged_model_is_named(small):
     path = small.root / "models/model.keras"
     content = path.read_bytes()
     path.unlink()
-    for damaged in (content[:-1], content[:5000] + bytes([content[5000] ^ 1]) + content[5001:]):
-        path.write_bytes(damaged)
-        said = generate(small, code=1)[1]
-        assert said.startswith("error: models/model.keras is damaged or was not written by the train stage")
-        assert said.count("\n") == 1
+    path.write_bytes(content[:5000] + bytes([content[5000] ^ 1]) + content[5001:])
+    said = generate(small, code=1)[1]
+    assert said.startswith("error: models/model.keras is damaged or was not written by the train stage")
+    assert said.count("\n") == 1
 
 
 def test_the_same_seed_gives_the_same_texts(finished):

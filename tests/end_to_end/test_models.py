@@ -15,7 +15,7 @@ def test_every_parameter_at_once_in_the_pipeline(small):
     """Two GRU layers trained on all targets: the model keeps the article's shapes and texts follow it."""
     small.set_params(**EVERYTHING, model__cell="gru", train__keep="best", train__epochs=3)
     small.set_params(train__preview=5, sample__length=15)
-    small.dvc("repro")
+    small.dvc("repro", "sample")
     model = keras.models.load_model(small.root / "models/model.keras")
     with np.load(small.root / "data/windows.npz") as file:
         x, y, vocabulary = file["x_val"], file["y_val"], file["vocabulary"]
@@ -36,10 +36,9 @@ def test_every_parameter_at_once_in_the_pipeline(small):
     assert best[0]["text"] == text[9:]
     command = ["python", "-m", "stages.generate", "--temperature", "0", "--length", "15"]
     assert small.run(*command).stdout == text[9:] + "\n"
-    assert small.run(*command, "--epoch", str(metrics["best_epoch"])).stdout == text[9:] + "\n"
 
 
-@pytest.mark.parametrize("kind", ["the article's", "lstm", "gru"])
+@pytest.mark.parametrize("kind", ["the article's", "gru"])
 def test_a_restored_state_goes_on_to_the_same_bytes(params, kind):
     article = {"vectorize__maxlen": 9, "model__units": 16, "train__batch_size": 64, "train__preview": 0}
     settings = params(**article if kind == "the article's" else EVERYTHING | {"model__cell": kind})
