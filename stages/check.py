@@ -1,7 +1,7 @@
-"""Stage `check`: is the file that `download.corpus` names there?
+"""Stage `check`: are the parameters valid, and is the file that `download.corpus` names there?
 
-The stage `download` depends on that file. DVC looks for it before it runs the stage, in words of its own, and
-removes the corpus of before. So a mistyped path is answered here first.
+DVC removes the outputs of a stage before it runs the stage. So a mistake is answered here first, where it
+costs nothing.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from stages.text.own_text import require_file
 
 
 def main() -> None:
-    """Check the description or the text file; write its path."""
+    """Check the parameters and the description or the text file; write its path."""
     path = Path(read_params().download.corpus)
     if is_description(path):
         read_corpus(path)

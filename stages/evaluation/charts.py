@@ -13,6 +13,7 @@ QUALITIES = {
 }
 # distinguishable for the colour-blind too, with a contrast of 3 : 1 on a white and on a dark page
 COLORS = ["#3b7fc4", "#c2620e", "#2a8f60", "#b0559f", "#857a1f", "#c0504d"]
+FEW = 8  # epochs that each get a tick
 DASHES = [[1, 0], [7, 3], [2, 2], [10, 3, 2, 3], [4, 4], [1, 3]]
 
 
@@ -98,7 +99,10 @@ def lines(
 
     colors = [COLORS[number % len(COLORS)] for number in range(len(series))]
     dashes = [DASHES[number % len(DASHES)] for number in range(len(series))]
-    epoch = alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d"))
+    epochs = sorted({row["epoch"] for row in rows})
+    # Vega would put ticks between few epochs, and label them with the next one
+    ticks = {"values": epochs} if len(epochs) <= FEW else {"tickMinStep": 1}
+    epoch = alt.X("epoch:Q", title="epoch", axis=alt.Axis(format="d", **ticks))
     value = alt.Y("value:Q", title=unit, scale=alt.Scale(zero=zero))
     symbols = alt.Legend(title=legend, symbolType="stroke", symbolSize=400, symbolStrokeWidth=2)
     color = alt.Color("series:N", legend=symbols, scale=alt.Scale(domain=series, range=colors))

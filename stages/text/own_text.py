@@ -57,9 +57,10 @@ def require_file(path: Path) -> None:
         StageError: there is no such file.
     """
     if not path.is_file():
+        why = "this is a folder" if path.is_dir() else "there is no such file"
         raise StageError(
             f"download.corpus: got {str(path)!r}; takes {descriptions() or 'a description'} or the path "
-            "of a text file, and there is no such file"
+            f"of a text file, and {why}"
         )
 
 

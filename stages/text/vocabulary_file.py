@@ -8,6 +8,7 @@ import numpy as np
 from stages.common.errors import StageError
 from stages.common.files import read_output, write_json_atomically
 from stages.common.params import Vectorize
+from stages.common.paths import MODELS_DIR
 from stages.common.schema import Section, checked, parameter
 from stages.text.normalization import normalize
 from stages.text.vocabulary import decode, encode_prompt
@@ -74,6 +75,8 @@ def read_model_text(folder: Path) -> ModelText:
         StageError: the file is missing or is not one that the train stage writes.
     """
     path = folder / FILE_NAME
+    if folder != MODELS_DIR and not path.exists():
+        raise StageError(f"{path} is missing; a model's folder has model.keras and {FILE_NAME}")
     try:
         tree = json.loads(read_output(path, "train"))
     except ValueError as error:

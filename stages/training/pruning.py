@@ -57,7 +57,7 @@ def prune(days: float, dry_run: bool) -> None:
         finally:
             os.close(lock)
     verb = "to delete" if dry_run else "deleted"
-    print(f"{verb}: {deleted} (freed: {freed / 1e6:.1f} MB); kept: {kept}")
+    print(f"{verb}: {deleted} runs (freed: {freed / 1e6:.1f} MB); kept: {kept} runs")
 
 
 def used_folders(repo: Any) -> set[str]:

@@ -147,7 +147,7 @@ def test_it_streams_and_stops_quietly_when_the_pipe_closes(finished):
         (["--top-k", "x"], "argument --top-k: got 'x'; takes a whole number from 1 to 1,000,000"),
         (["--prompt", "a", "--prompt-file", "b"], "argument --prompt-file: not allowed with"),
         (["--prompt-file", "nowhere.txt"], "nowhere.txt: No such file"),
-        (["--model", "data"], "data/vocabulary.json is missing; `dvc repro train` creates it"),
+        (["--model", "data"], "data/vocabulary.json is missing; a model's folder has model"),
         (["--prompt", ""], "the prompt: got an empty text; takes at least one character"),
         (
             ["--epoch", "9"],

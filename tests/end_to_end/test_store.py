@@ -91,10 +91,10 @@ def test_pruning_keeps_what_a_lock_reaches(small):
     def prune(*options, code=0):
         return small.run("python", "-m", "stages.prune", *options, code=code)
 
-    assert prune().stdout == "deleted: 0 (freed: 0.0 MB); kept: 4\n"  # all were written today
+    assert prune().stdout == "deleted: 0 runs (freed: 0.0 MB); kept: 4 runs\n"  # all were written today
     done = prune("--days", "0", "--dry-run")
     assert f"{left_behind[:12]}: 2 epochs" in done.stdout
-    assert "to delete: 1 (freed: 0.1 MB); kept: 3" in done.stdout
+    assert "to delete: 1 runs (freed: 0.1 MB); kept: 3 runs" in done.stdout
     assert stored(small) == {branch, experiment, left_behind, workspace}
 
     used = os.open(small.root / STORE / left_behind, os.O_RDONLY)

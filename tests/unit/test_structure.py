@@ -20,7 +20,7 @@ MODULES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "stages")
 CONTRACTS: dict[str, dict[str, set[str]]] = {
     "check": {
         "data": set(),
-        "params": {"download.corpus"},
+        "params": {"download", "vectorize", "model", "train", "sample"},
         "outs": {"data/corpus_path.txt"},
     },
     "download": {

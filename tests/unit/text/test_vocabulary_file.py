@@ -43,7 +43,7 @@ def test_case_and_newlines_are_kept_where_the_parameters_say_so(params):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (None, "is missing; `dvc repro train` creates it"),
+        (None, "is missing; a model's folder has model.keras and vocabulary.json"),
         ('{"vocab', "is damaged ("),
         ("[]", "takes the keys vocabulary, lowercase, newlines_to_spaces, first_window"),
         ('{"vocabulary": "ab"}', "lowercase: is missing; takes true or false (and 2 more mistakes)"),
