@@ -139,7 +139,11 @@ def test_numbers_as_people_write_them(tmp_path):
             "lowercase: yes",
             "vectorize.lowercase: YAML 1.1 reads True, YAML 1.2 (DVC) reads 'yes';",
         ),
-        ("    - 0.5", "    - 0o7", "sample.temperatures.1: YAML 1.1 reads '0o7', YAML 1.2 (DVC) reads 7;"),
+        (
+            "0.2, 0.5, 1.0",
+            "0.2, 0o7, 1.0",
+            "sample.temperatures.1: YAML 1.1 reads '0o7', YAML 1.2 (DVC) reads 7;",
+        ),
         ("  maxlen: 40", "  maxlen: 40\n  maxlen: 50", ", line 27: not YAML: found duplicate key"),
     ],
 )
