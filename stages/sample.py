@@ -8,7 +8,6 @@ from stages.common.errors import StageError, run_stage
 from stages.common.files import write_bytes_atomically
 from stages.common.params import read_params
 from stages.common.paths import CHECKPOINTS_DIR, MODELS_DIR, SAMPLES_DIR, SAMPLES_FILE
-from stages.text.normalization import normalize
 from stages.text.samples import Sample, as_the_article_prints, lines_of
 from stages.text.vocabulary import decode
 from stages.text.vocabulary_file import read_model_text
@@ -23,7 +22,7 @@ def main() -> None:
     if not files:
         raise StageError(f"{CHECKPOINTS_DIR} has no checkpoints; `dvc repro train` creates them")
     arguments = fitting_checkpoint(files[0], text.vocabulary).model
-    prompt = text.first_window if params.prompt is None else normalize(params.prompt, text)
+    prompt = text.normalized(params.prompt)
     indices = text.encode(params.prompt, "sample.prompt")
     # TensorFlow takes seconds to import, so mistakes in the above are reported before
     from stages.training.device import set_up_tensorflow

@@ -30,6 +30,10 @@ class ModelText(Section):
         """Characters in a window."""
         return len(self.first_window)
 
+    def normalized(self, prompt: str | None) -> str:
+        """Normalize a prompt as the training text was; None stands for the first window of that text."""
+        return self.first_window if prompt is None else normalize(prompt, self)
+
     def encode(self, prompt: str | None, name: str) -> np.ndarray:
         """Encode a prompt as the training text was encoded.
 
@@ -43,8 +47,7 @@ class ModelText(Section):
         Raises:
             StageError: the prompt is empty or has a character outside the vocabulary.
         """
-        text = self.first_window if prompt is None else normalize(prompt, self)
-        return encode_prompt(text, self.vocabulary, self.maxlen, name)
+        return encode_prompt(self.normalized(prompt), self.vocabulary, self.maxlen, name)
 
 
 def model_text(windows: Windows, settings: Vectorize) -> ModelText:

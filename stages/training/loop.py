@@ -108,15 +108,13 @@ def _run_epochs(
     for epoch in range(settings.epochs):
         if epoch < len(done):
             metrics = done[epoch]
-            publish(store.read(epoch))
+            publish(epoch, store.content(epoch))
         else:
             monitor.send(epoch=epoch)
             started = time.monotonic()
             metrics = trainer.epoch(epoch)
             seconds = time.monotonic() - started
-            checkpoint = trainer.checkpoint(store.fingerprint, metrics)
-            store.write(checkpoint)
-            publish(checkpoint)
+            publish(epoch, store.write(trainer.checkpoint(store.fingerprint, metrics)))
             values = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
             print(
                 f"epoch {epoch} (of 0 to {settings.epochs - 1}): {values}; {seconds:.1f} s, "

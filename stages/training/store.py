@@ -104,8 +104,12 @@ class CheckpointStore:
         """Read the checkpoint of an epoch."""
         return read_checkpoint(self.folder / file_name(epoch))
 
-    def write(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint atomically, also if the store is deleted at this moment."""
+    def content(self, epoch: int) -> bytes:
+        """Read the bytes of an epoch's checkpoint."""
+        return (self.folder / file_name(epoch)).read_bytes()
+
+    def write(self, checkpoint: Checkpoint) -> bytes:
+        """Write a checkpoint atomically, also if the store is deleted at this moment; return its bytes."""
         path, content = self.folder / file_name(checkpoint.epoch), to_bytes(checkpoint)
         if self._lock >= 0 and not self.folder.exists():
             self.lock()
@@ -113,11 +117,12 @@ class CheckpointStore:
             self._cache.write(path, content)
         except FileNotFoundError:
             self._cache.write(path, content)
+        return content
 
 
-def publish(checkpoint: Checkpoint) -> None:
-    """Write a checkpoint into the folder that DVC tracks."""
-    write_bytes_atomically(CHECKPOINTS_DIR / file_name(checkpoint.epoch), to_bytes(checkpoint))
+def publish(epoch: int, content: bytes) -> None:
+    """Write the bytes of an epoch's checkpoint into the folder that DVC tracks."""
+    write_bytes_atomically(CHECKPOINTS_DIR / file_name(epoch), content)
 
 
 def open_store(fingerprint: str) -> CheckpointStore:
