@@ -1,12 +1,15 @@
 """Benchmarks of the pipeline, each side in turn on this machine: A B A B.
 
     python -m benchmarks [--turns N] [--parts PART ...] [--corpus FILE] [--epochs N] [--steps N]
+                         [--device gpu|cpu]
 
 Parts: `article` (the whole pipeline against the article's script), `steps` (training steps against stock
 Keras, PyTorch and the machine's own rate of matrix products), `scale` (1, 10 and 100 MB of text), `fixed`
 (what starting costs), `recipes` (an epoch of each recipe), `workers` (one process against two that train
-together, two trainings at once). Every side runs in processes of its own. The output is Markdown tables:
-medians over the turns, and ratios of the turns with the smallest and the largest.
+together, two trainings at once), and, only if it is named, `gpu` (training on a GPU against the article's
+`fit` and PyTorch, and 40 epochs from nothing; `--device cpu` rehearses it, small, on the CPU). Every side
+runs in processes of its own. The output is Markdown tables: medians over the turns, and ratios of the turns
+with the smallest and the largest.
 """
 
 import argparse
@@ -16,6 +19,7 @@ from pathlib import Path
 from benchmarks.measure import machine
 from benchmarks.run_article import against_the_article
 from benchmarks.run_fixed import fixed_costs
+from benchmarks.run_gpu import gpu_in_turn, require_device
 from benchmarks.run_recipes import recipes_in_turn
 from benchmarks.run_scale import at_scale
 from benchmarks.run_steps import steps_in_turn
@@ -28,12 +32,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parts = ["article", "steps", "scale", "fixed", "recipes", "workers"]
-    parser.add_argument("--parts", nargs="+", choices=parts, default=parts, metavar="PART")
+    parser.add_argument("--parts", nargs="+", choices=[*parts, "gpu"], default=parts, metavar="PART")
     parser.add_argument("--turns", type=int, default=5, help="how often each side runs (5)")
     parser.add_argument("--corpus", type=Path, help="a text file (default: data/corpus.txt, or made-up text)")
-    parser.add_argument("--epochs", type=int, default=2, help="epochs of each side in a turn (2)")
+    parser.add_argument(
+        "--epochs", type=int, help="epochs of each side in a turn (2); of `gpu`, of dvc repro (40)"
+    )
     parser.add_argument("--steps", type=int, default=60, help="optimizer steps in a run (60)")
+    parser.add_argument("--device", choices=["gpu", "cpu"], default="gpu", help="of part `gpu` (gpu)")
     options = parser.parse_args()
+    if "gpu" in options.parts:
+        require_device(options.device)
     print(machine())
     with tempfile.TemporaryDirectory() as scratch:
         corpus = options.corpus or ROOT / "data/corpus.txt"
@@ -51,7 +60,12 @@ def main() -> None:
         if "workers" in options.parts:
             workers_in_turn(corpus.resolve(), min(options.turns, 3))
         if "article" in options.parts:
-            against_the_article(corpus.resolve(), options.epochs, options.turns)
+            against_the_article(corpus.resolve(), options.epochs or 2, options.turns)
+        if "gpu" in options.parts:
+            if options.device == "cpu":
+                corpus = Path(scratch, "rehearsal.txt")
+                corpus.write_text(make_text(30_000), encoding="utf-8")
+            gpu_in_turn(corpus.resolve(), options.epochs or 40, min(options.turns, 3), options.device)
 
 
 if __name__ == "__main__":

@@ -23,20 +23,24 @@ class Measured(NamedTuple):
     output: str
 
 
+def surroundings() -> dict[str, str]:
+    """The environment of what is measured, without the variables that slow numpy's BLAS down."""
+    env = {key: value for key, value in os.environ.items() if not key.startswith("OPENBLAS_")}
+    return env | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"}
+
+
 def measured(command: list[str], folder: Path = ROOT, **environment: str) -> Measured:
     """Run `python command` to its end; memory is what the system reports of it and its children.
 
     The system counts this process's own memory among it (Linux: at the moment of the start), so keep
     that small.
 
-    Variables that slow numpy's BLAS down are removed. Ends the program if the command fails.
+    Ends the program if the command fails.
     """
-    env = {key: value for key, value in os.environ.items() if not key.startswith("OPENBLAS_")}
-    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         began = time.perf_counter()
         process = subprocess.Popen(
-            [sys.executable, *command], cwd=folder, stdout=out, stderr=err, env=env | environment
+            [sys.executable, *command], cwd=folder, stdout=out, stderr=err, env=surroundings() | environment
         )
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - began

@@ -19,7 +19,7 @@ def steps_in_turn(steps: int, turns: int) -> None:
     for turn in range(turns):
         clocks.append({})
         for kind in kinds:
-            done = measured(["-m", "benchmarks.steps", kind, str(steps)])
+            done = measured(["-m", "benchmarks.steps", kind, str(steps)], CUDA_VISIBLE_DEVICES="-1")
             clocks[-1][kind] = {**last_json(done.output), "memory": done.megabytes}
         speeds = {kind: clock.get("windows_per_second", 0) for kind, clock in clocks[-1].items()}
         print(turn + 1, {kind: round(speed) for kind, speed in speeds.items() if speed}, flush=True)

@@ -1,15 +1,17 @@
 """Training steps of one kind, in a process of its own, or the machine's matrix products beside them.
 
-    python -m benchmarks.steps KIND STEPS
+    python -m benchmarks.steps KIND STEPS [EPOCHS DEVICE]
 
 Kinds: `pipeline`, `mixed_bfloat16` (the pipeline with that precision), `as it comes` (the pipeline's step
 in a TensorFlow that is left as it comes), `fit` (stock Keras), `torch` (nn.LSTM, if it is installed),
 `products of the batch`, `products of microbatches`. All train the article's model on made-up windows, with
-the same batch and optimizer. Prints one line of JSON.
+the same batch and optimizer. With EPOCHS `fit` and `torch` train as many, on DEVICE (gpu or cpu), and print a
+line after each. Prints one line of JSON at the end.
 """
 
 import json
 import os
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -34,6 +36,19 @@ def timed(run: Callable[[], object]) -> float:
     began = time.perf_counter()
     run()
     return time.perf_counter() - began
+
+
+def epochs_of(epoch: Callable[[], object], windows: int, epochs: int | None) -> dict[str, float]:
+    """The speed of the second epoch; with `epochs` of each but the first, printed as the train stage does."""
+    if epochs is None:
+        return {"windows_per_second": windows / timed(epoch)}
+    speeds = []
+    for number in range(epochs):
+        began = time.perf_counter()
+        epoch()
+        speeds.append(windows / (time.perf_counter() - began))
+        print(f"epoch {number}: {speeds[-1]:,.0f} windows/s", flush=True)
+    return {"windows_per_second": statistics.median(speeds[1:])}
 
 
 def pipeline(precision: str, deterministic: bool, x: np.ndarray, y: np.ndarray) -> dict[str, float]:
@@ -67,31 +82,37 @@ def pipeline(precision: str, deterministic: bool, x: np.ndarray, y: np.ndarray) 
     return {"windows_per_second": len(x) / seconds, "outside_the_step": 1 - inside[0] / seconds}
 
 
-def fit(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
+def fit(x: np.ndarray, y: np.ndarray, epochs: int | None) -> dict[str, float]:
     """Keras's own `fit` on one-hot tensors, as the article calls it."""
     import keras
+
+    import stages.training.device  # noqa: F401, it loads what TensorFlow alone may miss of a GPU
 
     layers = [keras.Input((MAXLEN, SIZE)), keras.layers.LSTM(UNITS), keras.layers.Dense(SIZE, "softmax")]
     model = keras.Sequential(layers)
     model.compile(loss="categorical_crossentropy", optimizer=keras.optimizers.RMSprop(RATE))
     hot, targets = np.eye(SIZE, dtype=bool)[x], np.eye(SIZE, dtype=bool)[y]
-    seconds = timed(lambda: model.fit(hot, targets, batch_size=BATCH, verbose=0))
-    return {"windows_per_second": len(x) / seconds}
+    return epochs_of(lambda: model.fit(hot, targets, batch_size=BATCH, verbose=0), len(x), epochs)
 
 
-def torch_lstm(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    """PyTorch's nn.LSTM with the same loss and Keras's settings of RMSprop."""
+def torch_lstm(x: np.ndarray, y: np.ndarray, epochs: int | None) -> dict[str, float]:
+    """PyTorch's nn.LSTM with the same loss and Keras's settings of RMSprop, in float32.
+
+    On a GPU the windows lie there, and the loss is fetched once an epoch.
+    """
     import torch
     from torch import nn
 
     torch.manual_seed(0)
-    lstm, dense = nn.LSTM(SIZE, UNITS, batch_first=True), nn.Linear(UNITS, SIZE)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    lstm, dense = nn.LSTM(SIZE, UNITS, batch_first=True).to(device), nn.Linear(UNITS, SIZE).to(device)
     weights = [*lstm.parameters(), *dense.parameters()]
     optimizer = torch.optim.RMSprop(weights, lr=RATE, alpha=0.9, eps=1e-7)
-    rows, targets = torch.from_numpy(x.astype("i8")), torch.from_numpy(y.astype("i8"))
+    rows, targets = (torch.from_numpy(array.astype("i8")).to(device) for array in (x, y))
 
     def epoch() -> None:
-        order = torch.randperm(len(rows))
+        order, total = torch.randperm(len(rows), device=device), torch.zeros((), device=device)
         for start in range(0, len(rows), BATCH):
             chosen = order[start : start + BATCH]
             hot = nn.functional.one_hot(rows[chosen], SIZE).float()
@@ -100,9 +121,10 @@ def torch_lstm(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            loss.item()
+            total += loss.detach()
+        total.item()  # waits for the GPU
 
-    return {"windows_per_second": len(x) / timed(epoch)}
+    return epochs_of(epoch, len(x), epochs)
 
 
 def products(rows: int, side_by_side: int, steps: int) -> dict[str, float]:
@@ -149,8 +171,24 @@ def products(rows: int, side_by_side: int, steps: int) -> dict[str, float]:
     return {"flops_per_second": flops / timed(run)}
 
 
-def main(kind: str, steps: int) -> None:
+def require_gpu(kind: str) -> None:
+    """End with one line where the kind's framework sees no GPU, and would train on the CPU."""
+    if kind == "torch":
+        import torch
+
+        there = torch.cuda.is_available()
+    else:
+        from stages.training.device import GPUS
+
+        there = bool(GPUS)
+    if not there:
+        sys.exit(f"error: {'PyTorch' if kind == 'torch' else 'TensorFlow'} sees no GPU")
+
+
+def main(kind: str, steps: int, epochs: int | None = None, device: str = "cpu") -> None:
     """Measure one kind and print the result."""
+    if device == "gpu":
+        require_gpu(kind)
     rng = np.random.default_rng(0)
     x = rng.integers(0, SIZE, (BATCH * steps, MAXLEN)).astype("u1")
     y = rng.integers(0, SIZE, BATCH * steps).astype("u1")
@@ -159,9 +197,9 @@ def main(kind: str, steps: int) -> None:
     elif kind == "products of microbatches":
         result = products(BATCH // MICROBATCHES, cores(), steps)
     elif kind == "fit":
-        result = fit(x, y)
+        result = fit(x, y, epochs)
     elif kind == "torch":
-        result = torch_lstm(x, y)
+        result = torch_lstm(x, y, epochs)
     else:
         precision = kind if kind == "mixed_bfloat16" else "float32"
         result = pipeline(precision, kind != "as it comes", x, y)
@@ -169,4 +207,5 @@ def main(kind: str, steps: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    kind, *numbers = sys.argv[1:4]
+    main(kind, *map(int, numbers), device=(sys.argv[4:] or ["cpu"])[0])

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.gpu.gpu_support import losses, same_weights, trained, weights
+from tests.gpu.gpu_support import about_the_device, losses, same_weights, trained, weights
 from tests.support import EVERYTHING
 
 # Rounding in another order changes these losses by 4e-7 at most (a CPU with 1 and with 4 microbatches). What
@@ -52,6 +52,7 @@ def test_the_losses_are_those_of_the_cpu(device, plain, tmp_path, case):
     settings = CASES[case]
     parts = {"train__microbatches": 1}
     on_gpu = plain
+    assert about_the_device(plain).get("device", device.name) == device.name
     if settings:  # in a rehearsal the two sides differ in their microbatches, where dropout allows it
         ours = settings | (parts if "model__dropout" in settings else {})
         on_gpu = trained(tmp_path / "gpu", device.name, **ours)
