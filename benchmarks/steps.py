@@ -207,5 +207,5 @@ def main(kind: str, steps: int, epochs: int | None = None, device: str = "cpu") 
 
 
 if __name__ == "__main__":
-    kind, *numbers = sys.argv[1:4]
-    main(kind, *map(int, numbers), device=(sys.argv[4:] or ["cpu"])[0])
+    kind, steps, *more = sys.argv[1:]
+    main(kind, int(steps), int(more[0]) if more else None, more[1] if more else "cpu")
