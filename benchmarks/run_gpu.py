@@ -40,7 +40,7 @@ def require_device(device: str) -> None:
 
 def gpu_in_turn(corpus: Path, epochs: int, turns: int, device: str) -> None:
     """All sides in turn, then `dvc repro` from nothing; at the end a form to copy into a report."""
-    alike = {"train__epochs": 6 if device == "gpu" else 3, "train__preview": 0, "train__device": device}
+    alike = {"train__epochs": 11 if device == "gpu" else 3, "train__preview": 0, "train__device": device}
     commands: dict[str, tuple[list[str], Path]] = {}
     runs: dict[str, list[Watched]] = {}
     device_file = ""
