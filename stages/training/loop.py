@@ -75,7 +75,7 @@ def train(params: Params, windows: Windows, text: ModelText, cluster: Cluster | 
             monitor.progress = lambda: (1, 0)  # connecting counts as a step
         distribution = distribute(device, workers, index=0) if left else Distribution()
         trainer = Trainer(params, windows, device, distribution)
-        monitor.progress = lambda: (trainer.steps_begun + 1, trainer.steps_done + 1)
+        monitor.progress = lambda: (trainer.progress[0] + 1, trainer.progress[1] + 1)
         if last:
             print(f"{len(done)} of {epochs} epochs were computed before and are taken over", flush=True)
             trainer.restore(last)

@@ -53,7 +53,7 @@ def work(job: dict[str, Any], cluster: Cluster, connection: Connection, monitor:
     )
     if state:
         trainer.restore(from_bytes(bytes(state)))
-    monitor.progress = lambda: (trainer.steps_begun + 1, trainer.steps_done + 1)
+    monitor.progress = lambda: (trainer.progress[0] + 1, trainer.progress[1] + 1)
     while "epoch" in (message := monitor.receive(connection)):
         print(f"{cluster.name(cluster.index)}: epoch {message['epoch']}", flush=True)
         trainer.epoch(message["epoch"])
