@@ -236,7 +236,8 @@ class Trainer:
         if self._preview is None:
             return ""
         draws = uniform_draws(self.seed, epoch, [PREVIEW_TEMPERATURE], self._preview.length)
-        (indices,) = self._preview(self.windows.x[0], draws)
+        with tf.device("cpu"):
+            (indices,) = self._preview(self.windows.x[0], draws)
         return decode(indices, self.windows.vocabulary)
 
     def save(self, path: Path) -> None:

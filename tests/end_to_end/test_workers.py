@@ -22,7 +22,7 @@ from tests.support import Project, free_ports, outputs, tf_config, trained, with
 
 @pytest.mark.parametrize("workers", [3])
 def test_any_number_of_workers_gives_the_same_bytes(one_process, untrained, workers):
-    """Losses, weights, optimizer, samples at temperature 0 and above; three workers for eight microbatches."""
+    """Losses, weights, optimizer, samples at temperature 0 and above; three workers, eight microbatches."""
     untrained.set_params(train__workers=workers)
     done = untrained.dvc("repro", "sample")
     assert done.stdout.count("waiting for worker 1") == 1

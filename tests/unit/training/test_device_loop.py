@@ -41,6 +41,7 @@ def test_losses_and_weights_are_those_of_single_steps_to_the_bit(trainer_on, mon
     for epoch in range(2):
         assert ours.epoch(epoch) == plain.epoch(epoch)
         assert state_of(ours) == state_of(plain)
+    assert ours.loop.cudnn_layers == 0  # there is no GPU
     steps = plain.progress[0]
     assert 2 * 2 <= ours.progress[0] == ours.progress[1] <= 2 * READS
     if "text" in changes:
@@ -109,12 +110,6 @@ def test_the_check_of_kernels_finds_one_that_is_missing():
 
     graph = look_up.get_concrete_function(np.zeros((4, 2), np.uint8), np.zeros(2, np.int64)).graph
     assert [node.op for node in graph.as_graph_def().node if not has_gpu_kernel(node)] == ["GatherV2"]
-
-
-def test_without_a_gpu_keras_does_not_use_cudnn(trainer_on):
-    trainer = trainer_on("gpu")
-    trainer.epoch(0)
-    assert trainer.loop.cudnn_layers == 0
 
 
 def test_the_first_steps_are_taken_twice_and_undone(trainer_on):
