@@ -53,16 +53,16 @@ def train(params: Params, windows: Windows, text: ModelText, cluster: Cluster | 
     if cluster and cluster.local:
         cores = max(1, (cores or usable_cores()) // workers)
     device = set_up_tensorflow(params.train.device, cores, params.train.precision, share_of_host(cluster))
-    why = None if GPUS or params.train.device == "cpu" else why_no_gpu()
-    facts = device_facts(device, params.train.precision, why)
-    print(f"device: {device_line(facts, min(cores or usable_cores(), usable_cores()))}", flush=True)
-    write_json_atomically(DEVICE_FILE, facts)
     if device == "cpu" and workers > params.train.microbatches:
         name = "train.workers" if params.train.workers > 1 else "TF_CONFIG"
         raise StageError(
             f"{name}: got {workers} workers; takes at most {params.train.microbatches} "
             "(train.microbatches, which they share out)"
         )
+    why = None if GPUS or params.train.device == "cpu" else why_no_gpu()
+    facts = device_facts(device, params.train.precision, why)
+    print(f"device: {device_line(facts, min(cores or usable_cores(), usable_cores()))}", flush=True)
+    write_json_atomically(DEVICE_FILE, facts)
     inputs = fingerprint_inputs(params, device, sha256_of(WINDOWS_FILE))
     store = open_store(fingerprint(inputs))
     epochs = params.train.epochs
