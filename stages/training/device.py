@@ -72,7 +72,8 @@ def _load_cusolver() -> list[str]:
 PINNED = {
     "KERAS_BACKEND": "tensorflow",
     "TF_ENABLE_ONEDNN_OPTS": "1",
-    # without it cuBLAS promises no equal bits: https://docs.nvidia.com/cuda/cublas/#results-reproducibility
+    # only with it cuBLAS promises equal bits where several streams run:
+    # https://docs.nvidia.com/cuda/cublas/#results-reproducibility
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
 }
 for name, value in PINNED.items():

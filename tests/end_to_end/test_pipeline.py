@@ -271,6 +271,17 @@ def test_a_gpu_that_is_not_there_is_named(small):
     assert outputs(small.root) == before
 
 
+def test_the_device_is_named(small):
+    small.set_params(train__device="cpu", train__cores=1)
+    done = small.run("python", "-m", "stages.train")
+    assert done.stdout.splitlines()[0] == "device: CPU, 1 core, float32"
+    assert done.stderr == ""
+    facts = json.loads(small.read("metrics/train/device.json"))
+    assert (facts["device"], facts["precision"], facts["no_gpu"]) == ("cpu", "float32", None)
+    small.run("python", "-m", "stages.report")
+    assert "<p>Trained on: CPU, float32</p>" in small.read("metrics/report.html").decode()
+
+
 def test_more_and_fewer_epochs_compute_only_what_is_missing(small, tmp_path):
     def computed(done):
         return sum(line.startswith("epoch ") for line in done.stdout.splitlines())

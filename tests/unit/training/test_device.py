@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from ctypes.util import find_library
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -95,8 +96,9 @@ def run(tmp_path):
 @pytest.fixture
 def driver(tmp_path) -> Path:
     """A folder with a library of the driver's name, which answers with `$ERROR`."""
-    if not (compiler := shutil.which("cc")):
-        pytest.skip("needs a C compiler")
+    compiler = shutil.which("cc")
+    if not compiler or sys.platform != "linux":
+        pytest.skip("needs Linux and a C compiler")
     (tmp_path / "driver.c").write_text(DRIVER)
     library = tmp_path / "libcuda.so.1"
     subprocess.run([compiler, "-shared", "-fPIC", "-o", library, tmp_path / "driver.c"], check=True)
@@ -121,6 +123,13 @@ def test_what_was_held_back_is_shown_where_the_process_dies(run, end, code):
     assert (done.returncode, done.stderr, done.stdout) == (code, SHOWN, "")
 
 
+def test_a_process_that_ends_itself_shows_no_notices(run):
+    """As a worker does when the coordinator fails."""
+    notices = HELD[: HELD.index("F0000")]
+    done = run("print('not reached')", f'os.write(2, b"{notices}"); os._exit(1)')
+    assert (done.returncode, done.stderr, done.stdout) == (1, "", "")
+
+
 def test_what_was_held_back_is_shown_where_the_import_fails(run):
     done = run("print('not reached')", f'os.write(2, b"{HELD}"); raise ImportError("broken")')
     assert done.returncode == 1
@@ -131,7 +140,7 @@ def test_what_was_held_back_is_shown_where_the_import_fails(run):
 def test_no_gpu_is_explained_without_a_driver_and_without_cuda(run):
     code = "print(device.why_no_gpu())"
     assert run(code, BUILD="cpu").stdout == "this TensorFlow is built without CUDA\n"
-    if sys.platform == "linux" and not Path("/proc/driver/nvidia").exists():
+    if sys.platform == "linux" and not find_library("cuda"):
         said = [run(code, TF_CPP_MIN_LOG_LEVEL=level).stdout for level in ("0", "3")]
         assert said[0] == said[1] == f"no NVIDIA driver (libcuda.so.1: {MISSING})\n"
 
