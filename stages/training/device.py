@@ -72,7 +72,7 @@ def _load_cusolver() -> list[str]:
 PINNED = {
     "KERAS_BACKEND": "tensorflow",
     "TF_ENABLE_ONEDNN_OPTS": "1",
-    # only with it cuBLAS promises equal bits where several streams run:
+    # only with it cuBLAS promises equal bits where its routines run side by side:
     # https://docs.nvidia.com/cuda/cublas/#results-reproducibility
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
 }
