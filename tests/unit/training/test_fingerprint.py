@@ -174,7 +174,8 @@ def test_each_input_is_there_and_counts(params, monkeypatch):
     of_schedule = {"train.decay", "train.decay_epochs"}
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")  # as the set-up of the device pins it
-    variables = ("XLA_FLAGS", "TF_ENABLE_ONEDNN_OPTS")
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # likewise
+    variables = ("XLA_FLAGS", "TF_ENABLE_ONEDNN_OPTS", "CUBLAS_WORKSPACE_CONFIG")
     others = {"windows", "device", "machine", "processor", *(f"versions.{each}" for each in PACKAGES)}
     others |= {f"environment.{name}" for name in variables}
     inputs = fingerprint_inputs(params(train__schedule="step"), "cpu", "0" * 64)
