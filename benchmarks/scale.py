@@ -32,7 +32,8 @@ def main(steps: int) -> None:
     from stages.common.paths import WINDOWS_FILE
     from stages.common.randomness import keyed_generator
     from stages.text.windows_file import load_windows
-    from stages.training.trainer import Trainer, padded
+    from stages.training.host_loop import HostLoop
+    from stages.training.trainer import Trainer
 
     params = read_params()
     before = own_megabytes()
@@ -40,6 +41,7 @@ def main(steps: int) -> None:
     windows = load_windows()
     clock = {"open": time.perf_counter() - began}
     trainer = Trainer(params, windows, "cpu")
+    assert isinstance(trainer.loop, HostLoop)
     own = own_megabytes() - before
 
     began = time.perf_counter()
@@ -52,9 +54,9 @@ def main(steps: int) -> None:
     for number in range(steps + 2):
         chosen = np.take(order, range(number * size, (number + 1) * size), mode="wrap")
         began = time.perf_counter()
-        batch = padded(windows.x[chosen], windows.y[chosen], trainer.rows)
+        batch = trainer.loop.batch(chosen)
         drawn = time.perf_counter()
-        float(trainer._step(*batch, np.zeros(2, np.int32)))
+        float(trainer.loop.step(*batch, np.zeros(2, np.int32)))
         if number >= 2:  # the first compiles
             clock["draw"] += drawn - began
             clock["train"] += time.perf_counter() - drawn

@@ -59,13 +59,15 @@ def pipeline(precision: str, deterministic: bool, x: np.ndarray, y: np.ndarray) 
         set_up_tensorflow("cpu")
     from stages.common.params import read_params
     from stages.text.windows import Windows
+    from stages.training.host_loop import HostLoop
     from stages.training.trainer import Trainer
 
     params = read_params()
     train = params.train.model_copy(update={"precision": precision, "preview": 0})
     windows = Windows(x, y, x[:0], y[:0], "".join(map(chr, range(40, 40 + SIZE))))
     trainer = Trainer(params.model_copy(update={"train": train}), windows, "cpu")
-    step, inside = trainer._step, [0.0]
+    assert isinstance(trainer.loop, HostLoop)
+    step, inside = trainer.loop.step, [0.0]
 
     def clocked(*batch):
         began = time.perf_counter()
@@ -77,7 +79,7 @@ def pipeline(precision: str, deterministic: bool, x: np.ndarray, y: np.ndarray) 
         inside[0] = 0.0
         trainer.epoch(trainer.next_epoch)
 
-    trainer._step = clocked
+    trainer.loop.step = clocked
     seconds = timed(epoch)
     return {"windows_per_second": len(x) / seconds, "outside_the_step": 1 - inside[0] / seconds}
 

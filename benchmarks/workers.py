@@ -2,7 +2,7 @@
 
     python -m benchmarks --parts workers
 
-W workers, M = max(4, W) microbatches, P parameters; c seconds that one worker takes to compute a step, f
+W workers, M = max(8, W) microbatches, P parameters; c seconds that one worker takes to compute a step, f
 seconds of a step that more workers do not share (the optimizer, the sum, TensorFlow's part of the
 exchange); a network of b bytes/s with l seconds of latency:
 
@@ -46,7 +46,7 @@ def on_cpus(workers: int, compute: float, fixed: float, network: tuple[float, fl
     if workers == 1:
         return compute
     bandwidth, latency = network
-    microbatches = max(4, workers)
+    microbatches = max(8, workers)
     received = 4 * (PARAMETERS + 1) * (microbatches - microbatches / workers)
     shared = compute * math.ceil(microbatches / workers) / microbatches
     return shared + fixed + latency * (workers - 1) + received / bandwidth
@@ -62,7 +62,7 @@ def on_gpus(workers: int, compute: float, fixed: float, network: tuple[float, fl
 
 
 def exchange() -> float:
-    """Seconds in which two processes on loopback gather the four microbatches of a step, no more."""
+    """Seconds in which two processes on loopback gather the eight microbatches of a step, no more."""
     with free_ports(2) as ports:
         addresses = [f"127.0.0.1:{port}" for port in ports]
         command = [sys.executable, "-m", "benchmarks.workers", *addresses]

@@ -6,6 +6,7 @@ The page needs no network and no server. A slider for the epoch shows how the sa
 import csv
 import json
 
+from stages.common.device_line import device_line
 from stages.common.errors import run_stage
 from stages.common.files import read_output, write_bytes_atomically
 from stages.common.history import history_of
@@ -13,6 +14,7 @@ from stages.common.params import read_params
 from stages.common.paths import (
     BASELINE_FILE,
     CORPUS_METRICS,
+    DEVICE_FILE,
     LOSSES_FILE,
     QUALITY_FILE,
     REPORT_FILE,
@@ -32,7 +34,8 @@ def main() -> None:
     corpus = json.loads(read_output(CORPUS_METRICS, "download"))
     corpus |= json.loads(read_output(WINDOWS_SUMMARY, "vectorize"))
     ngram = best_of(read_output(BASELINE_FILE, "baseline"))
-    page = render(params, samples, quality, history, corpus, ngram)
+    device = device_line(json.loads(read_output(DEVICE_FILE, "train")))
+    page = render(params, samples, quality, history, corpus, ngram, device)
     write_bytes_atomically(REPORT_FILE, page.encode())
     print(f"{len(history)} epochs, {len(samples)} samples, {len(page) / 1e6:.1f} MB: {REPORT_FILE}")
 

@@ -83,6 +83,22 @@ def cluster_to_coordinate(workers: int) -> Cluster | None:
     return Cluster(addresses, names, key=secrets.token_hex(), local=held)
 
 
+def share_of_host(cluster: Cluster | None) -> tuple[int, int]:
+    """Count the processes on this process's host, those whose addresses have the same host part.
+
+    Args:
+        cluster: the processes that train together; None for this one alone.
+
+    Returns:
+        This process's place among them, counted from 0, and their number.
+    """
+    if cluster is None:
+        return 0, 1
+    hosts = [split_address(address)[0] for address in cluster.addresses]
+    host = hosts[cluster.index]
+    return hosts[: cluster.index].count(host), hosts.count(host)
+
+
 def split_address(address: str) -> tuple[str, int]:
     """Split "host:port" or "[IPv6 address]:port"; a ValueError if it has another form."""
     parts = urlsplit(f"//{address}")

@@ -14,11 +14,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import keras
-import numpy as np
 import tensorflow as tf
 
-from stages.model.microbatches import LossAndGradients, MicrobatchGradients
+from stages.model.microbatches import LossAndGradients
 
 
 @dataclass(frozen=True)
@@ -129,56 +127,20 @@ def _gather_over(distribution: Distribution) -> Callable[[tf.Tensor], tf.Tensor]
     return gather
 
 
-def mirrored_step(
-    gradients_of: MicrobatchGradients, model: keras.Model, distribution: Distribution, batch: int
-) -> Callable[..., tf.Tensor]:
-    """Build a training step that runs on every device of a strategy.
+def clip_sum_over_devices(gradients: list[tf.Tensor], clip_norm: float | None) -> list[tf.Tensor]:
+    """Prepare one device's gradients so that Keras clips the sum over all devices, as on one device.
+
+    Keras clips each device's part and then sums the parts. Call this in `strategy.run`.
 
     Args:
-        gradients_of: loss and gradients of one device's rows.
-        model: a compiled model, created in the strategy's scope. Its optimizer sums the gradients of all
-            devices.
-        distribution: a distribution with a strategy.
-        batch: rows of a batch on all devices together, a multiple of their number.
+        gradients: this device's part of the gradients.
+        clip_norm: the largest norm of the sum; None for any.
 
     Returns:
-        A function of x and y, the rows of this process's devices, weight (batch,) and key (2,) that
-        updates the weights and returns the weighted mean loss.
+        Gradients whose sum over the devices is clipped, and which none of Keras's clipping changes further.
     """
-    strategy = distribution.strategy
-    assert strategy is not None
-    rows = batch // strategy.num_replicas_in_sync
-    first = distribution.own(strategy.num_replicas_in_sync).start
-
-    def in_replica(x, y, share, key):
-        loss, gradients = gradients_of(x, y, share, key)
-        if clip_norm := model.optimizer.global_clipnorm:
-            # Keras would clip each device's part and then sum; here the sum is clipped, as on one device
-            total = tf.distribute.get_replica_context().all_reduce("SUM", gradients)
-            total, _ = tf.clip_by_global_norm(total, clip_norm)
-            gradients = [each / strategy.num_replicas_in_sync for each in total]  # Keras sums them
-        model.optimizer.apply(gradients, model.trainable_variables)
-        return loss
-
-    @tf.function(autograph=False)
-    def on_all(x, y, share, key):
-        return strategy.reduce("SUM", strategy.run(in_replica, args=(x, y, share, key)), axis=None)
-
-    def step(x, y, weight, key):
-        share = (weight / np.sum(weight)).astype(np.float32)
-
-        def rows_of(array: np.ndarray, first: int):
-            def of_device(context):
-                at = (context.replica_id_in_sync_group - first) * rows
-                return tf.constant(array[at : at + rows])
-
-            return strategy.experimental_distribute_values_from_function(of_device)
-
-        keys = strategy.experimental_distribute_values_from_function(
-            lambda context: tf.random.experimental.stateless_fold_in(
-                key, context.replica_id_in_sync_group, "philox"
-            )
-        )
-        return on_all(rows_of(x, first), rows_of(y, first), rows_of(share, 0), keys)
-
-    return step
+    replica = tf.distribute.get_replica_context()
+    if clip_norm is None or replica.num_replicas_in_sync == 1:
+        return gradients
+    total, _ = tf.clip_by_global_norm(replica.all_reduce("SUM", gradients), clip_norm)
+    return [each / replica.num_replicas_in_sync for each in total]

@@ -22,6 +22,7 @@ def render(
     history: Sequence[Metrics],
     corpus: dict[str, Any],
     ngram: Metrics | None,
+    device: str,
 ) -> str:
     """Render the page. Equal arguments give an equal page.
 
@@ -32,6 +33,7 @@ def render(
         history: the metrics of each epoch.
         corpus: the corpus's name and the numbers of `metrics/windows.json`.
         ngram: the best n-gram model, None without a validation split.
+        device: the line that names what the model was trained on.
 
     Returns:
         The HTML.
@@ -64,6 +66,7 @@ def render(
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         charts=[loss_chart(history, ngram, params.train.targets), *quality_charts(quality, temperatures)],
         corpus=corpus,
+        device=device,
         epochs=epochs,
         best=best_epoch(history),
         model=params.model,

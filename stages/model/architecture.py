@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 CELLS = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "rnn": keras.layers.SimpleRNN}
+HAVE_CUDNN = {"lstm", "gru"}  # of the cells, in Keras
 OPTIMIZERS = {"rmsprop": keras.optimizers.RMSprop, "adam": keras.optimizers.Adam}
 
 
@@ -19,6 +20,8 @@ def build_model(
     dropout: float = 0.0,
     embedding: int | None = None,
     return_sequences: bool = False,
+    dtype: str | None = None,
+    use_cudnn: bool | str = "auto",
 ) -> keras.Sequential:
     """Build `Input -> LSTM(units) -> Dense(vocab_size, softmax)`, the article's model, or a variant.
 
@@ -35,6 +38,9 @@ def build_model(
         embedding: size of the vector that each character becomes first; None for its one-hot row itself.
         return_sequences: whether to predict the character after each position, not only after the window.
             The weights are the same.
+        dtype: Keras's dtype policy of all layers but the last, whose probabilities are float32; None for
+            float32.
+        use_cudnn: whether LSTM and GRU compute with cuDNN; "auto" for where they can.
 
     Returns:
         A model that gives (batch, vocab_size) probabilities of the character after the window, or
@@ -42,13 +48,16 @@ def build_model(
     """
     stack = [keras.Input(shape=(maxlen, vocab_size), name="window")]
     if embedding is not None:
-        stack.append(keras.layers.Dense(embedding, use_bias=False, name="embedding"))
+        stack.append(keras.layers.Dense(embedding, use_bias=False, dtype=dtype, name="embedding"))
     for number in range(layers):
         suffix = f"_{number}" if layers > 1 else ""
         sequences = return_sequences or number < layers - 1
-        stack.append(CELLS[cell](units, return_sequences=sequences, name=cell + suffix))
+        options = {"return_sequences": sequences, "dtype": dtype, "name": cell + suffix}
+        if cell in HAVE_CUDNN:
+            options["use_cudnn"] = use_cudnn
+        stack.append(CELLS[cell](units, **options))
         if dropout:
-            stack.append(keras.layers.Dropout(dropout, seed=0, name="dropout" + suffix))
+            stack.append(keras.layers.Dropout(dropout, seed=0, dtype=dtype, name="dropout" + suffix))
     stack.append(keras.layers.Dense(vocab_size, activation="softmax", name="dense"))
     return keras.Sequential(stack, name="char_lstm")
 

@@ -30,7 +30,6 @@ class Exchange(Protocol):
         """Return the results of all microbatches, in order, given those of `own`."""
 
 
-@tf.function(jit_compile=True)
 def sum_in_order(*terms):
     """Sum tensors of equal shape from first to last, in float32 or wider.
 
@@ -39,9 +38,14 @@ def sum_in_order(*terms):
     graph optimizer turns into the same kernel.
     """
     widest = tf.float64 if terms[0].dtype == tf.float64 else tf.float32
-    total = tf.cast(terms[0], widest)
+    return _sum_by_xla(*terms, dtype=widest) if len(terms) > 1 else tf.cast(terms[0], widest)
+
+
+@tf.function(jit_compile=True)
+def _sum_by_xla(*terms, dtype):
+    total = tf.cast(terms[0], dtype)
     for term in terms[1:]:
-        total += tf.cast(term, widest)
+        total += tf.cast(term, dtype)
     return total
 
 

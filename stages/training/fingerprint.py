@@ -47,26 +47,30 @@ PARAMETERS_WITHOUT_INFLUENCE = {
 }
 
 
-def fingerprint_inputs(params: Params, device: str, windows_sha256: str) -> dict[str, Any]:
+def fingerprint_inputs(
+    params: Params, device: str, windows_sha256: str, processes: int = 1
+) -> dict[str, Any]:
     """Collect everything that the weights depend on.
 
-    The number of epochs is not part of it, so a run can be extended; nor are cores and workers, nor the
-    parameters of a schedule where there is none.
+    The number of epochs is not part of it, so a run can be extended; nor are cores and, on a CPU, workers,
+    nor parameters that the device or the schedule does not use.
 
     Args:
         params: all parameters.
         device: cpu or gpu.
         windows_sha256: SHA-256 of `data/windows.npz`.
+        processes: that train together. On GPUs another number sums and draws in another order.
 
     Returns:
         A tree for JSON.
     """
-    of_schedule = {"decay", "decay_epochs"} if params.train.schedule == "constant" else set()
+    unused = {"decay", "decay_epochs"} if params.train.schedule == "constant" else set()
+    unused.add("microbatches" if device == "gpu" else "use_cudnn")
     return {
         "windows": windows_sha256,
         "model": params.model.model_dump(),
-        "train": params.train.model_dump(exclude=PARAMETERS_WITHOUT_INFLUENCE | of_schedule),
-        "device": device,
+        "train": params.train.model_dump(exclude=PARAMETERS_WITHOUT_INFLUENCE | unused),
+        "device": f"{processes} x gpu" if device == "gpu" else device,
         "machine": f"{platform.system()} {platform.machine()}",
         "processor": gpus() if device == "gpu" else processor(),
         "environment": kernel_switches(),

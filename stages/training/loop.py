@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+from stages.common.device_line import device_line
 from stages.common.errors import StageError
 from stages.common.files import (
     sha256_of,
@@ -13,21 +14,23 @@ from stages.common.history import Metrics, best_epoch, epoch_of_stop, summary_of
 from stages.common.params import Params
 from stages.common.paths import (
     CHECKPOINTS_DIR,
+    DEVICE_FILE,
     LOSSES_FILE,
     MODEL_FILE,
     MODELS_DIR,
     TRAIN_METRICS,
     WINDOWS_FILE,
 )
-from stages.distributed.cluster import Cluster
+from stages.distributed.cluster import Cluster, share_of_host
 from stages.distributed.coordinator import RESUME, dismiss, gather, hand_out
 from stages.distributed.heartbeat import HeartbeatMonitor
 from stages.distributed.strategy import Distribution, distribute
 from stages.text.vocabulary_file import ModelText, write_model_text
 from stages.text.windows import Windows
 from stages.training.checkpoints import file_name, read_checkpoint, to_bytes
-from stages.training.device import set_up_tensorflow, usable_cores
+from stages.training.device import GPUS, set_up_tensorflow, usable_cores, why_no_gpu
 from stages.training.fingerprint import fingerprint, fingerprint_inputs
+from stages.training.machine import device_facts
 from stages.training.store import CheckpointStore, open_store, publish
 from stages.training.trainer import Trainer
 
@@ -44,18 +47,22 @@ def train(params: Params, windows: Windows, text: ModelText, cluster: Cluster | 
         cluster: the processes that train together; None for this one alone.
 
     Raises:
-        StageError: there are more workers than microbatches, or the device or precision is not available.
+        StageError: there are more workers than microbatches or GPUs, or the device is not available.
     """
     workers, cores = len(cluster.names) if cluster else 1, params.train.cores
     if cluster and cluster.local:
         cores = max(1, (cores or usable_cores()) // workers)
-    device = set_up_tensorflow(params.train.device, cores)
+    device = set_up_tensorflow(params.train.device, cores, params.train.precision, share_of_host(cluster))
     if device == "cpu" and workers > params.train.microbatches:
         name = "train.workers" if params.train.workers > 1 else "TF_CONFIG"
         raise StageError(
             f"{name}: got {workers} workers; takes at most {params.train.microbatches} "
             "(train.microbatches, which they share out)"
         )
+    why = None if GPUS or params.train.device == "cpu" else why_no_gpu()
+    facts = device_facts(device, params.train.precision, why)
+    print(f"device: {device_line(facts, min(cores or usable_cores(), usable_cores()))}", flush=True)
+    write_json_atomically(DEVICE_FILE, facts)
     inputs = fingerprint_inputs(params, device, sha256_of(WINDOWS_FILE))
     store = open_store(fingerprint(inputs))
     epochs = params.train.epochs
@@ -75,7 +82,7 @@ def train(params: Params, windows: Windows, text: ModelText, cluster: Cluster | 
             monitor.progress = lambda: (1, 0)  # connecting counts as a step
         distribution = distribute(device, workers, index=0) if left else Distribution()
         trainer = Trainer(params, windows, device, distribution)
-        monitor.progress = lambda: (trainer.steps_begun + 1, trainer.steps_done + 1)
+        monitor.progress = lambda: (trainer.progress[0] + 1, trainer.progress[1] + 1)
         if last:
             print(f"{len(done)} of {epochs} epochs were computed before and are taken over", flush=True)
             trainer.restore(last)

@@ -3,11 +3,15 @@
 Other kernels add in another order, so the last bits of a weight depend on these.
 """
 
+import contextlib
+import ctypes
 import os
 import platform
 import re
 import subprocess
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
@@ -52,6 +56,89 @@ def processor(cpuinfo: Path = CPUINFO) -> str:
 
 
 def gpus() -> str:
-    """Describe the GPUs that TensorFlow uses, each by its name and compute capability."""
+    """Describe the GPUs that TensorFlow uses: number, name, compute capability; the versions of software."""
+    kinds = Counter(f"{name} {capability}" for name, capability in _names_and_capabilities())
+    each = [f"{count} × {kind}" for kind, count in kinds.items()]
+    return ", ".join(each + [f"{name} {version}" for name, version in versions().items()])
+
+
+def _names_and_capabilities() -> list[tuple[str, str]]:
     details = map(tf.config.experimental.get_device_details, tf.config.get_visible_devices("GPU"))
-    return ", ".join(f"{gpu.get('device_name')} {gpu.get('compute_capability')}" for gpu in details)
+    return [
+        (gpu.get("device_name", "GPU"), ".".join(map(str, gpu.get("compute_capability", ()))))
+        for gpu in details
+    ]
+
+
+def versions() -> dict[str, str]:
+    """Ask the libraries that TensorFlow has loaded for their versions, by the names cuDNN, CUDA and driver.
+
+    A library that does not answer has the version that TensorFlow was built for; the driver has none. The
+    driver's version is that of the newest CUDA that it supports.
+    """
+    built = tf.sysconfig.get_build_info()
+    cudnn, cuda = built.get("cudnn_version", "unknown"), built.get("cuda_version", "unknown")
+    return {
+        "cuDNN": _cudnn_version(f"libcudnn.so.{cudnn}") or cudnn,
+        "CUDA": _cuda_version(f"libcudart.so.{cuda.split('.')[0]}", "cudaRuntimeGetVersion") or cuda,
+        "driver": _cuda_version("libcuda.so.1", "cuDriverGetVersion") or "unknown",
+    }
+
+
+def _cudnn_version(library: str) -> str:
+    with contextlib.suppress(OSError, AttributeError):
+        ask = ctypes.CDLL(library).cudnnGetVersion
+        ask.restype = ctypes.c_size_t
+        version: int = ask()
+        thousands = 10_000 if version >= 90_000 else 1_000  # of the major version, as of cuDNN 9
+        return f"{version // thousands}.{version % thousands // 100}.{version % 100}"
+    return ""
+
+
+def _cuda_version(library: str, function: str) -> str:
+    with contextlib.suppress(OSError, AttributeError):
+        version = ctypes.c_int()
+        if getattr(ctypes.CDLL(library), function)(ctypes.byref(version)) == 0:
+            return f"{version.value // 1000}.{version.value % 1000 // 10}"
+    return ""
+
+
+def gpu_memory() -> int | None:
+    """Ask the driver for the memory, in bytes, of the smallest GPU that TensorFlow uses; None if unknown."""
+    sizes = []
+    with contextlib.suppress(OSError, AttributeError):
+        driver = ctypes.CDLL("libcuda.so.1")
+        for gpu in tf.config.get_visible_devices("GPU"):
+            handle, size = ctypes.c_int(), ctypes.c_size_t()
+            number = int(gpu.name.rpartition(":")[2])  # TensorFlow counts them as the driver does
+            if driver.cuDeviceGet(ctypes.byref(handle), number):
+                return None
+            if driver.cuDeviceTotalMem_v2(ctypes.byref(size), handle):
+                return None
+            sizes.append(size.value)
+    return min(sizes, default=None)
+
+
+def device_facts(device: str, precision: str, no_gpu: str | None = None) -> dict[str, Any]:
+    """Collect what `metrics/train/device.json` says of the device, the same in each run on one machine.
+
+    Args:
+        device: cpu or gpu, as it was set up.
+        precision: `train.precision`.
+        no_gpu: why there is no GPU; None where none was looked for.
+
+    Returns:
+        A tree for JSON. The memory is that of the smallest GPU, in bytes.
+    """
+    on_gpu = device == "gpu"
+    of = versions() if on_gpu else {}
+    names = [name for name, _ in _names_and_capabilities()] if on_gpu else []
+    return {
+        "device": device,
+        "names": names,
+        "gpus": len(names),
+        "memory": gpu_memory() if on_gpu else None,
+        **{name.lower(): of.get(name) for name in ("cuDNN", "CUDA", "driver")},
+        "precision": precision,
+        "no_gpu": None if on_gpu else no_gpu,
+    }

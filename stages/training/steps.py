@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from stages.model.microbatches import (
@@ -128,10 +129,31 @@ def validation_step(model: keras.Model, batch: int, microbatches: int = 1) -> Va
         return tf.stack([tf.reduce_sum(of_window * weight) for of_window in losses])
 
     def losses(*arrays):
+        if microbatches == 1:  # a GPU's; there is no kernel that splits int32 there
+            return sum_of_microbatch(*arrays)
         parts = zip(*(tf.split(array, microbatches) for array in arrays), strict=True)
         return sum_in_order(*(sum_of_microbatch(*part) for part in parts))
 
     return tf.function(losses, autograph=False, input_signature=_signature(batch, maxlen))
+
+
+def padded(x: np.ndarray, y: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Fill up a batch to the size that a compiled step takes.
+
+    Args:
+        x: (n, maxlen) indices.
+        y: (n,) indices.
+        size: rows, at least n.
+
+    Returns:
+        x (size, maxlen) and y (size,), int32, and weights (size,) float32, 0 for the rows that only pad.
+    """
+    n = len(x)
+    rows = np.zeros((size, x.shape[1]), np.int32)
+    targets = np.zeros(size, np.int32)
+    weight = np.zeros(size, np.float32)
+    rows[:n], targets[:n], weight[:n] = x, y, 1
+    return rows, targets, weight
 
 
 def _losses_at_positions(x: tf.Tensor, y: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:

@@ -3,6 +3,7 @@
 import contextlib
 import math
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,22 +14,18 @@ from stages.common.errors import StageError
 from stages.common.history import Metrics
 from stages.common.params import Params
 from stages.common.randomness import keyed_generator
-from stages.distributed.strategy import AllGather, Distribution, mirrored_step
+from stages.distributed.strategy import Distribution
 from stages.model.architecture import build_model, compile_model, optimizer_state, set_optimizer_state
 from stages.model.export import save_model
-from stages.model.fused_lstm import applies_to, fused_gradients
+from stages.model.fused_lstm import applies_to
 from stages.model.generator import Generator, uniform_draws
 from stages.text.vocabulary import decode, vocabulary_sha256
 from stages.text.windows import Windows
 from stages.training.checkpoints import Checkpoint
-from stages.training.schedule import is_constant, learning_rate_at
-from stages.training.steps import (
-    TrainStep,
-    keras_gradients,
-    keras_microbatch,
-    train_step,
-    validation_step,
-)
+from stages.training.device_loop import DeviceLoop
+from stages.training.host_loop import HostLoop
+from stages.training.schedule import learning_rate_at
+from stages.training.steps import keras_microbatch, padded, validation_step
 
 PREVIEW_TEMPERATURE = 0.5
 VALIDATION_ROWS = 256  # validation windows in a microbatch
@@ -42,8 +39,7 @@ class Trainer:
         optimizer: its optimizer.
         windows: what it is trained on.
         next_epoch: the one epoch that the present state can be trained on.
-        steps_begun: optimizer steps that this object has begun.
-        steps_done: optimizer steps that this object has done.
+        loop: takes the steps of an epoch.
     """
 
     def __init__(
@@ -61,7 +57,7 @@ class Trainer:
             StageError: the training step of this model and device does not have `train.precision`.
         """
         train = params.train
-        self.steps_begun = self.steps_done = self.next_epoch = 0
+        self.next_epoch = 0
         self.train, self.seed, self.windows = train, train.seed, windows
         self.vocabulary = vocabulary_sha256(windows.vocabulary)
         self.model_arguments = {
@@ -69,51 +65,53 @@ class Trainer:
             "vocab_size": len(windows.vocabulary),
             **params.model.model_dump(),
         }
-        keras.utils.set_random_seed(train.seed)  # of the initial weights, Keras's only random draw
         distribution = distribution or Distribution()
-        # on CPUs each worker has its own model, on GPUs the strategy keeps a copy on each device
-        mirrored = device == "gpu" and distribution.strategy is not None
-        scope = contextlib.nullcontext()
-        if mirrored and distribution.strategy:
-            scope = distribution.strategy.scope()
-        with scope:
-            self.model, self.optimizer = self._build(return_sequences=train.targets == "all")
-
-        microbatches = train.microbatches if device == "cpu" else 1
-        parts = train.microbatches if device == "cpu" else distribution.replicas
-        # not longer than the text needs; a multiple of the parts, filled up with rows of weight 0
-        self.batch_size = min(train.batch_size, len(windows.x))
-        self.rows = math.ceil(self.batch_size / parts) * parts
-        own = distribution.own(parts)
-        self.own_rows = slice(own.start * self.rows // parts, own.stop * self.rows // parts)
-        fused = device == "cpu" and applies_to(self.model)
-        if train.precision != "float32" and not fused:
-            raise StageError(
-                f"train.precision: got {train.precision!r}; takes float32 here: only the fused step of the "
-                "article's model on a CPU multiplies in bfloat16 (one lstm layer without dropout or "
-                "embedding, train.targets: last)"
-            )
-        self._step: TrainStep
-        if mirrored:
-            self._step = mirrored_step(keras_microbatch(self.model), self.model, distribution, self.rows)
+        self.batch_size = min(train.batch_size, len(windows.x))  # not larger than the text needs
+        keras.utils.set_random_seed(train.seed)  # of the initial weights, Keras's only random draw
+        with tf.device("cpu"):
+            host_model, self.optimizer = self._build()
+        require_precision(train.precision, device, fused=applies_to(host_model))
+        self.model = self._evaluated = self._preview_model = host_model
+        self.loop: HostLoop | DeviceLoop
+        if device == "gpu":
+            self._build_on_gpus(distribution)
+            microbatches, validation_rows = 1, max(VALIDATION_ROWS, self.batch_size)
         else:
-            exchange = AllGather(distribution, microbatches) if distribution.workers > 1 else None
-            if fused:
-                dtype = tf.bfloat16 if train.precision == "mixed_bfloat16" else tf.float32
-                gradients = fused_gradients(self.model, microbatches, dtype, exchange)
-            else:
-                gradients = keras_gradients(self.model, microbatches, exchange)
-            own_rows = self.own_rows.stop - self.own_rows.start
-            self._step = train_step(gradients, self.model, self.rows, own_rows)
-        per_microbatch = min(VALIDATION_ROWS, math.ceil(len(windows.x_val) / microbatches))
+            microbatches, validation_rows = train.microbatches, VALIDATION_ROWS
+            self.loop = HostLoop(
+                host_model, microbatches, train.precision, distribution, windows, self.batch_size
+            )
+        per_microbatch = min(validation_rows, math.ceil(len(windows.x_val) / microbatches))
         self.validation_rows = per_microbatch * microbatches
-        self._validation_step = validation_step(self.model, self.validation_rows, microbatches)
-        self._preview = Generator(self.model, [PREVIEW_TEMPERATURE], train.preview) if train.preview else None
+        self._validation_step = validation_step(self._evaluated, self.validation_rows, microbatches)
+        # on the CPU also where a GPU trains: generation is one XLA program, and XLA may not find its own
+        # libraries for the GPU
+        self._preview = Generator(host_model, [PREVIEW_TEMPERATURE], train.preview) if train.preview else None
 
-    def _build(self, return_sequences: bool) -> tuple[keras.Sequential, keras.optimizers.Optimizer]:
+    def _build_on_gpus(self, distribution: Distribution) -> None:
+        """Build the model that the GPUs train, with the initial weights of the CPU, and its loop."""
+        layers: dict[str, Any] = {"use_cudnn": "auto" if self.train.use_cudnn else False}
+        if self.train.precision == "mixed_bfloat16":
+            layers["dtype"] = "mixed_bfloat16"
+        strategy = distribution.strategy  # keeps a copy of the model on each GPU
+        with strategy.scope() if strategy else contextlib.nullcontext():
+            self.model, self.optimizer = self._build(**layers)
+        self.model.set_weights(self._preview_model.get_weights())
+        # the validation loss is computed in float32
+        self._evaluated = self._build()[0] if "dtype" in layers else self.model
+        gradients_of = keras_microbatch(self.model)
+        self.loop = DeviceLoop(gradients_of, self.model, distribution, self.windows, self.batch_size)
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """How many optimizer steps are begun and done, on a GPU several counted as one."""
+        return self.loop.begun, self.loop.done
+
+    def _build(self, **options: Any) -> tuple[keras.Sequential, keras.optimizers.Optimizer]:
         """Build a model of this run and its optimizer."""
-        model = build_model(**self.model_arguments, return_sequences=return_sequences)
         train = self.train
+        options = {"return_sequences": train.targets == "all"} | options
+        model = build_model(**self.model_arguments, **options)
         return model, compile_model(model, train.learning_rate, train.optimizer, train.clip_norm)
 
     def epoch(self, epoch: int) -> Metrics:
@@ -135,52 +133,78 @@ class Trainer:
         """
         if epoch != self.next_epoch:
             raise ValueError(f"the state is that before epoch {self.next_epoch}, not {epoch}")
-        windows, train, size = self.windows, self.train, self.batch_size
-        steps = math.ceil(len(windows.x) / size)
-        changing = not is_constant(train)
-        order = np.arange(len(windows.x), dtype=np.min_scalar_type(len(windows.x)))
-        keyed_generator(self.seed, "order of windows", epoch).shuffle(order)
-        dropout_keys = keyed_generator(self.seed, "dropout", epoch).integers(
-            2**31, size=(steps, 2), dtype=np.int32
-        )
-        total = 0.0
+        windows, size = self.windows, self.batch_size
+        order, keys, rates = self._plan(epoch)
+        total, done = 0.0, 0
         with tqdm(total=len(order), desc=f"epoch {epoch}", unit=" windows", leave=False, disable=None) as bar:
-            for step, key in enumerate(dropout_keys):
-                chosen = order[step * size : (step + 1) * size]
-                if changing:
-                    self.optimizer.learning_rate = learning_rate_at(train, epoch * steps + step, steps)
-                self.steps_begun += 1
-                loss = float(self._step(*self._batch(chosen), key))
-                self.steps_done += 1
-                require_finite(loss, f"epoch {epoch}, step {step} of {steps}")
-                total += loss * len(chosen)
-                bar.update(len(chosen))
-                bar.set_postfix(loss=f"{total / (step * size + len(chosen)):.4f}", refresh=False)
+            for losses in self.loop(order, keys, rates):
+                for loss in losses:
+                    require_finite(loss, f"epoch {epoch}, step {done // size} of {len(keys)}")
+                    count = min(size, len(order) - done)
+                    total += loss * count
+                    done += count
+                    bar.update(count)
+                bar.set_postfix(loss=f"{total / done:.4f}", refresh=False)
         self.next_epoch += 1
         loss = total / len(order)
         metrics = {"loss": loss, "bits_per_char": loss / math.log(2)}
+        weights = self.model.get_weights()
+        for copy in {self._evaluated, self._preview_model} - {self.model}:
+            copy.set_weights(weights)
         if len(windows.x_val):
             metrics |= self.validation_metrics()
             require_finite(metrics["val_loss"], f"the validation of epoch {epoch}")
-        if not all(np.isfinite(weights).all() for weights in self.model.get_weights()):
+        if not all(np.isfinite(array).all() for array in weights):
             require_finite(math.nan, f"the step after epoch {epoch}")  # the last update made it so
         return metrics
 
-    def _batch(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Collect this process's rows of a batch, x and y, and the weights of all rows."""
-        own, at = chosen[self.own_rows], self.own_rows
-        x, y, _ = padded(self.windows.x[own], self.windows.y[own], at.stop - at.start)
-        return x, y, (np.arange(self.rows) < len(chosen)).astype(np.float32)
+    def _plan(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Draw an epoch's order of the windows and its steps' (steps, 2) keys; compute the learning rates."""
+        n = len(self.windows.x)
+        steps = math.ceil(n / self.batch_size)
+        order = np.arange(n, dtype=np.min_scalar_type(n))
+        keyed_generator(self.seed, "order of windows", epoch).shuffle(order)
+        keys = keyed_generator(self.seed, "dropout", epoch).integers(2**31, size=(steps, 2), dtype=np.int32)
+        rates = [learning_rate_at(self.train, epoch * steps + step, steps) for step in range(steps)]
+        return order, keys, np.array(rates, np.float32)
+
+    def repeats_first_steps(self) -> bool:
+        """Take the first steps of the next epoch twice on a GPU, and undo them.
+
+        Returns:
+            Whether losses, weights and the optimizer's state were the same, byte for byte; True on a CPU.
+
+        Raises:
+            StageError: the GPU cannot compute the steps.
+        """
+        if isinstance(self.loop, HostLoop):
+            return True
+        before = self.checkpoint("", {})
+        results = []
+        for _ in range(2):
+            try:
+                losses = self.loop.first_steps(*self._plan(self.next_epoch))
+            except tf.errors.OpError as error:
+                reason = " ".join(error.message.split())[:300]
+                raise StageError(
+                    f"the GPU cannot compute the first step: {reason}; try train.use_cudnn: false, "
+                    "train.precision: float32 or train.device: cpu"
+                ) from None
+            state = [np.array(losses), *self.model.get_weights(), *optimizer_state(self.optimizer)]
+            results.append([array.tobytes() for array in state])
+            self.restore(before)
+        return results[0] == results[1]
 
     def validation_metrics(self) -> Metrics:
         """Compute the metrics of the validation windows, as `epoch` returns them."""
         x, y, size = self.windows.x_val, self.windows.y_val, self.validation_rows
         sums = [
-            self._validation_step(*padded(x[at : at + size], y[at : at + size], size)).numpy().tolist()
+            self._validation_step(*padded(x[at : at + size], y[at : at + size], size))
             for at in range(0, len(x), size)
-        ]
+        ]  # a GPU computes on meanwhile
+        read = zip(*(each.numpy().tolist() for each in sums), strict=True)
         metrics: Metrics = {}
-        for name, of_batches in zip(("val_", "val_all_"), zip(*sums, strict=True), strict=False):
+        for name, of_batches in zip(("val_", "val_all_"), read, strict=False):
             loss = sum(of_batches) / len(x)
             metrics |= {f"{name}loss": loss, f"{name}bits_per_char": loss / math.log(2)}
         return metrics
@@ -212,7 +236,8 @@ class Trainer:
         if self._preview is None:
             return ""
         draws = uniform_draws(self.seed, epoch, [PREVIEW_TEMPERATURE], self._preview.length)
-        (indices,) = self._preview(self.windows.x[0], draws)
+        with tf.device("cpu"):
+            (indices,) = self._preview(self.windows.x[0], draws)
         return decode(indices, self.windows.vocabulary)
 
     def save(self, path: Path) -> None:
@@ -221,6 +246,29 @@ class Trainer:
         model.set_weights(self.model.get_weights())
         set_optimizer_state(optimizer, optimizer_state(self.optimizer))
         save_model(model, path, self.vocabulary)
+
+
+def require_precision(precision: str, device: str, fused: bool) -> None:
+    """Check that a training step has a precision.
+
+    Args:
+        precision: the parameter `train.precision`.
+        device: cpu or gpu.
+        fused: whether the fused step computes the model.
+
+    Raises:
+        StageError: it has not.
+    """
+    if device == "cpu" and precision == "tf32":
+        raise StageError(
+            "train.precision: got 'tf32'; takes float32 or mixed_bfloat16 on a CPU, which has no TF32"
+        )
+    if device == "cpu" and precision != "float32" and not fused:
+        raise StageError(
+            f"train.precision: got {precision!r}; takes float32 here: on a CPU only the fused step of the "
+            "article's model multiplies in bfloat16 (one lstm layer without dropout or embedding, "
+            "train.targets: last)"
+        )
 
 
 def require_finite(loss: float, where: str) -> None:
@@ -238,22 +286,3 @@ def require_finite(loss: float, where: str) -> None:
             f"the loss is {loss} in {where}; lower train.learning_rate, set train.clip_norm (1, say; it has "
             "to be a number that float32 holds), or add train.warmup_epochs. Finished epochs are kept"
         )
-
-
-def padded(x: np.ndarray, y: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Fill up a batch to the size that a compiled step takes.
-
-    Args:
-        x: (n, maxlen) indices.
-        y: (n,) indices.
-        size: rows, at least n.
-
-    Returns:
-        x (size, maxlen) and y (size,), int32, and weights (size,) float32, 0 for the rows that only pad.
-    """
-    n = len(x)
-    rows = np.zeros((size, x.shape[1]), np.int32)
-    targets = np.zeros(size, np.int32)
-    weight = np.zeros(size, np.float32)
-    rows[:n], targets[:n], weight[:n] = x, y, 1
-    return rows, targets, weight

@@ -9,7 +9,7 @@ from typing import Any
 from stages.common.files import sha256_of
 from stages.common.params import Model, Train, read_params
 from stages.common.paths import WINDOWS_FILE
-from stages.distributed.cluster import Cluster
+from stages.distributed.cluster import Cluster, share_of_host
 from stages.distributed.connection import Connection
 from stages.distributed.heartbeat import HeartbeatMonitor
 from stages.distributed.strategy import distribute
@@ -36,7 +36,7 @@ def work(job: dict[str, Any], cluster: Cluster, connection: Connection, monitor:
         update={"model": Model.model_validate(job["model"]), "train": Train.model_validate(job["train"])}
     )
     windows = load_windows()
-    device = set_up_tensorflow(job["device"], job["cores"])
+    device = set_up_tensorflow(job["device"], job["cores"], params.train.precision, share_of_host(cluster))
     connection.send(inputs=fingerprint_inputs(params, device, sha256_of(WINDOWS_FILE)))
     state = bytearray()
     while "piece" in (message := monitor.receive(connection)):
@@ -53,7 +53,7 @@ def work(job: dict[str, Any], cluster: Cluster, connection: Connection, monitor:
     )
     if state:
         trainer.restore(from_bytes(bytes(state)))
-    monitor.progress = lambda: (trainer.steps_begun + 1, trainer.steps_done + 1)
+    monitor.progress = lambda: (trainer.progress[0] + 1, trainer.progress[1] + 1)
     while "epoch" in (message := monitor.receive(connection)):
         print(f"{cluster.name(cluster.index)}: epoch {message['epoch']}", flush=True)
         trainer.epoch(message["epoch"])

@@ -38,12 +38,14 @@ else:
 params = Params.model_validate_json(sys.argv[5])
 windows = make_windows(make_text(2000), params.vectorize)
 trainer = Trainer(params, windows, "cpu" if microbatches else "gpu", distribution)
+repeats = trainer.repeats_first_steps()  # and leaves the state as it is
 metrics = [trainer.epoch(0)]
 checkpoint = trainer.checkpoint("", {})  # a resumed run goes on alike
 trainer.restore(checkpoint)
 metrics += [trainer.epoch(epoch) for epoch in range(1, EPOCHS)]
 weights = [weight.tolist() for weight in trainer.model.get_weights()]
-print(json.dumps({"metrics": metrics, "weights": weights, "preview": trainer.preview(0)}))
+preview = trainer.preview(0)
+print(json.dumps({"metrics": metrics, "weights": weights, "preview": preview, "repeats": repeats}))
 """.replace("EPOCHS", str(EPOCHS))
 
 
@@ -83,6 +85,7 @@ def test_devices_and_processes_learn_what_one_learns(settings, setup):
         for ours, theirs in zip(result["weights"], alone["weights"], strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
         assert result["preview"] == alone["preview"]
+        assert result["repeats"]
     assert ("val_loss" in alone["metrics"][0]) == ("vectorize__validation" in settings)
 
 

@@ -44,6 +44,7 @@ def test_every_output_is_there(finished):
         "models/vocabulary.json",
         "metrics/corpus.json",
         "metrics/windows.json",
+        "metrics/train/device.json",
         "metrics/train/metrics.json",
         "metrics/train/losses.tsv",
         "metrics/samples.jsonl",
@@ -264,9 +265,21 @@ def test_a_gpu_that_is_not_there_is_named(small):
     small.dvc("repro", "vectorize")  # another vocabulary
     before = outputs(small.root)
     done = small.run("python", "-m", "stages.train", code=1, CUDA_VISIBLE_DEVICES="-1")
-    assert done.stderr.startswith("error: train.device: got 'gpu', but TensorFlow sees no GPU here")
+    assert done.stderr.startswith("error: train.device: got 'gpu', but TensorFlow sees no GPU here: ")
+    assert "TensorFlow does not say why" not in done.stderr
     assert done.stderr.count("\n") == 1
     assert outputs(small.root) == before
+
+
+def test_the_device_is_named(small):
+    small.set_params(train__device="cpu", train__cores=1)
+    done = small.run("python", "-m", "stages.train")
+    assert done.stdout.splitlines()[0] == "device: CPU, 1 core, float32"
+    assert done.stderr == ""
+    facts = json.loads(small.read("metrics/train/device.json"))
+    assert (facts["device"], facts["precision"], facts["no_gpu"]) == ("cpu", "float32", None)
+    small.run("python", "-m", "stages.report")
+    assert "<p>Trained on: CPU, float32</p>" in small.read("metrics/report.html").decode()
 
 
 def test_more_and_fewer_epochs_compute_only_what_is_missing(small, tmp_path):

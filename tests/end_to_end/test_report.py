@@ -207,6 +207,7 @@ def test_no_text_can_break_out_of_the_page(driver, finished, tmp_path):
             [{"loss": 1.0, "bits_per_char": 1.4}],
             {"corpus": text, "characters": 5, "vocab_size": 3, "windows": 2, "validation_windows": 0},
             None,
+            text,
         ),
         encoding="utf-8",
     )
@@ -214,6 +215,9 @@ def test_no_text_can_break_out_of_the_page(driver, finished, tmp_path):
     open_page(driver, page)
     assert driver.title.startswith("</script><script>")
     assert text_of(driver, "text") == text_of(driver, "prompt") == text
+    assert driver.find_element(By.TAG_NAME, "footer").get_attribute("textContent").strip() == (
+        f"Trained on: {text}"
+    )
     assert driver.get_log("browser") == []
 
 
@@ -221,6 +225,7 @@ def test_no_text_can_break_out_of_the_page(driver, finished, tmp_path):
     ("file", "says"),
     [
         ("metrics/quality.tsv", "metrics/quality.tsv is missing; `dvc repro quality` creates it"),
+        ("metrics/train/device.json", "metrics/train/device.json is missing; `dvc repro train` creates it"),
         ("metrics/train", "metrics/train/losses.tsv is missing; `dvc repro train` creates it"),
     ],
 )

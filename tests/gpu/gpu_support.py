@@ -142,6 +142,5 @@ def same_weights(one: Project, other: Project) -> bool:
 
 
 def about_the_device(project: Project) -> dict[str, Any]:
-    """What the train stage wrote about the device; empty where it wrote nothing."""
-    path = project.root / "metrics/train/device.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    """What the train stage wrote about the device."""
+    return json.loads(project.read("metrics/train/device.json"))

@@ -52,7 +52,7 @@ def test_the_losses_are_those_of_the_cpu(device, plain, tmp_path, case):
     settings = CASES[case]
     parts = {"train__microbatches": 1}
     on_gpu = plain
-    assert about_the_device(plain).get("device", device.name) == device.name
+    assert about_the_device(plain)["device"] == device.name
     if settings:  # in a rehearsal the two sides differ in their microbatches, where dropout allows it
         ours = settings | (parts if "model__dropout" in settings else {})
         on_gpu = trained(tmp_path / "gpu", device.name, **ours)
@@ -84,10 +84,11 @@ def skip_unless_several(device) -> None:
         pytest.skip("takes two GPUs; with CPU devices: tests/end_to_end/test_devices.py")
 
 
-@pytest.mark.parametrize("settings", [{}, {"train__workers": 2}], ids=["one process", "workers"])
-def test_several_gpus_learn_what_one_learns(device, plain, tmp_path, settings):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_several_gpus_learn_what_one_learns(device, plain, tmp_path, workers):
     skip_unless_several(device)
-    several = trained(tmp_path / "several", device.name, all_gpus=True, **settings)
+    several = trained(tmp_path / "several", device.name, all_gpus=True, train__workers=workers)
+    assert about_the_device(several)["gpus"] == len(device.gpus.details) // workers  # of each process
     assert_learned_alike(several, plain, ROUNDING)
     # the sum over several parts of a batch rounds differently, or one GPU did all of it
     assert same_weights(several, plain) == device.rehearsal

@@ -42,7 +42,12 @@ CONTRACTS: dict[str, dict[str, set[str]]] = {
     "train": {
         "data": {"data/windows.npz"},
         "params": {"vectorize.lowercase", "vectorize.newlines_to_spaces", "model", "train"},
-        "outs": {"models/checkpoints", "models/model.keras", "models/vocabulary.json"},
+        "outs": {
+            "models/checkpoints",
+            "models/model.keras",
+            "models/vocabulary.json",
+            "metrics/train/device.json",
+        },
         "metrics": {"metrics/train/metrics.json"},
         "plots": {"metrics/train/losses.tsv"},
     },
@@ -62,6 +67,7 @@ CONTRACTS: dict[str, dict[str, set[str]]] = {
             "metrics/corpus.json",
             "metrics/quality.tsv",
             "metrics/samples.jsonl",
+            "metrics/train/device.json",
             "metrics/train/losses.tsv",
             "metrics/windows.json",
             "params.yaml",

@@ -5,7 +5,13 @@ import json
 import pytest
 
 from stages.common.errors import StageError
-from stages.distributed.cluster import cluster_of_tf_config, cluster_to_coordinate, split_address
+from stages.distributed.cluster import (
+    Cluster,
+    cluster_of_tf_config,
+    cluster_to_coordinate,
+    share_of_host,
+    split_address,
+)
 
 GOOD = {"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 0}}
 
@@ -72,6 +78,22 @@ def test_clusters(monkeypatch):
 def test_addresses():
     assert split_address("host-0.example:2222") == ("host-0.example", 2222)
     assert split_address("[fd00::1]:2222") == ("fd00::1", 2222)
+
+
+@pytest.mark.parametrize(
+    ("addresses", "shares"),
+    [
+        (["a:1", "b:1"], [(0, 1), (0, 1)]),
+        (["a:1", "b:1", "a:2", "b:2", "a:3"], [(0, 3), (0, 2), (1, 3), (1, 2), (2, 3)]),
+        (["[fd00::1]:1", "[fd00::2]:1", "[fd00::1]:2"], [(0, 2), (0, 1), (1, 2)]),
+        (["127.0.0.1:1", "127.0.0.1:2"], [(0, 2), (1, 2)]),  # local workers
+        (["a:1", "aa:1", "10.0.0.1:1", "10.0.0.11:1"], [(0, 1)] * 4),
+    ],
+)
+def test_processes_share_a_host_if_their_addresses_have_its_name(addresses, shares):
+    clusters = [Cluster(tuple(addresses), tuple(addresses), index) for index in range(len(addresses))]
+    assert [share_of_host(cluster) for cluster in clusters] == shares
+    assert share_of_host(None) == (0, 1)
 
 
 @pytest.mark.parametrize("key", ["", "a secret"])

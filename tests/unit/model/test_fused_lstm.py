@@ -98,10 +98,16 @@ def test_matrix_products_in_bfloat16_are_near():
 
 
 def test_a_precision_that_only_the_fused_step_has_is_refused_elsewhere(params):
-    settings = params(vectorize__maxlen=MAXLEN, model__units=16, train__precision="mixed_bfloat16")
+    settings = params(vectorize__maxlen=MAXLEN, model__layers=2, train__precision="mixed_bfloat16")
     windows = make_windows(make_text(500), settings.vectorize)
     with pytest.raises(StageError, match=r"train\.precision: got 'mixed_bfloat16'; takes float32 here"):
-        Trainer(settings, windows, "gpu")
+        Trainer(settings, windows, "cpu")
+
+
+def test_tf32_is_refused_on_a_cpu(params):
+    settings = params(vectorize__maxlen=MAXLEN, train__precision="tf32")
+    with pytest.raises(StageError, match=r"train\.precision: got 'tf32'; takes float32 or mixed_bfloat16 on"):
+        Trainer(settings, make_windows(make_text(500), settings.vectorize), "cpu")
 
 
 def test_one_character_windows_have_no_recurrence():

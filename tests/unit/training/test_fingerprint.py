@@ -19,6 +19,8 @@ NUMERIC = {
     "stages.text.windows_file",
     "stages.training.checkpoints",
     "stages.training.device",
+    "stages.training.device_loop",
+    "stages.training.host_loop",
     "stages.training.schedule",
     "stages.training.steps",
     "stages.training.trainer",
@@ -46,6 +48,7 @@ OTHER_VALUES = {
     "train__seed": (1, True),
     "train__device": ("cpu", False),
     "train__precision": ("mixed_bfloat16", True),
+    "train__use_cudnn": (False, False),  # on a CPU
     "train__microbatches": (2, True),
     "train__cores": (1, False),
     "train__workers": (2, False),
@@ -73,13 +76,15 @@ MUTATIONS = [
     ("text/windows_file.py", "argmax(axis=-1)", "argmin(axis=-1)"),
     ("training/checkpoints.py", "names = sorted(file.files)", "names = file.files"),
     ("training/device.py", "intra_op_parallelism_threads(1)", "intra_op_parallelism_threads(2)"),
+    ("training/device_loop.py", '"SUM"', '"MEAN"'),
+    ("training/host_loop.py", "< len(chosen)", "<= len(chosen)"),
     ("training/schedule.py", "(step + 1) / warmup", "step / warmup"),
     ("training/schedule.py", "(1 - math.cos(", "(1 - math.sin("),
     ("training/steps.py", "losses = tf.reduce_mean(", "losses = tf.reduce_sum("),
     ("training/steps.py", "x[:, 1:]", "x[:, :-1]"),
     ("training/trainer.py", '"order of windows"', '"order"'),
     ("training/trainer.py", "epoch * steps + step, steps", "epoch * steps, steps"),
-    ("training/trainer.py", "< len(chosen)", "<= len(chosen)"),
+    ("training/trainer.py", "total += loss * count", "total += loss"),
     ("training/trainer.py", "checkpoint.epoch + 1", "checkpoint.epoch"),
     ("training/trainer.py", "if epoch != self.next_epoch", "if epoch > self.next_epoch"),
 ]
@@ -169,7 +174,8 @@ def test_each_input_is_there_and_counts(params, monkeypatch):
     of_schedule = {"train.decay", "train.decay_epochs"}
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")  # as the set-up of the device pins it
-    variables = ("XLA_FLAGS", "TF_ENABLE_ONEDNN_OPTS")
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # likewise
+    variables = ("XLA_FLAGS", "TF_ENABLE_ONEDNN_OPTS", "CUBLAS_WORKSPACE_CONFIG")
     others = {"windows", "device", "machine", "processor", *(f"versions.{each}" for each in PACKAGES)}
     others |= {f"environment.{name}" for name in variables}
     inputs = fingerprint_inputs(params(train__schedule="step"), "cpu", "0" * 64)
@@ -198,6 +204,14 @@ def test_the_schedule_counts_where_there_is_one(params):
             for change in ({}, {"train__decay": 0.5}, {"train__decay_epochs": 7})
         )
         assert before not in others
+
+
+def test_a_gpu_has_parameters_of_its_own(params):
+    def of(processes=1, **changes):
+        return fingerprint(fingerprint_inputs(params(**changes), "gpu", "0" * 64, processes))
+
+    assert of() == of(train__microbatches=2)
+    assert len({of(), of(train__use_cudnn=False), of(train__precision="tf32"), of(processes=2)}) == 4
 
 
 @pytest.mark.parametrize("package", PACKAGES)

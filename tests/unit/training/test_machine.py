@@ -1,10 +1,14 @@
 """What of a machine is in the fingerprint."""
 
+import ctypes
+import shutil
 import subprocess
 import sys
+from types import SimpleNamespace as Namespace
 
 import pytest
 
+from stages.training import machine
 from stages.training.fingerprint import fingerprint, fingerprint_inputs
 from stages.training.machine import CPUINFO, kernel_switches, processor
 from tests.support import ROOT
@@ -67,6 +71,7 @@ def test_this_processor_is_described():
         ("ONEDNN_DEFAULT_FPMATH_MODE", True),
         ("TF_CUDNN_USE_AUTOTUNE", True),
         ("NVIDIA_TF32_OVERRIDE", True),
+        ("CUBLAS_WORKSPACE_CONFIG", True),
         ("TF_CPP_MIN_LOG_LEVEL", False),
         ("TF_CONFIG", False),
         ("TF_CLI_CONFIG_FILE", False),  # Terraform's
@@ -88,7 +93,10 @@ def test_what_is_pinned_is_the_same_whatever_the_user_has_set(tmp_path):
     code = (
         "import os, stages.training.device, keras; k = keras.config; "
         "print(k.backend(), k.floatx(), k.epsilon(), k.image_data_format(), keras.layers.Dense(1).dtype, "
-        "os.environ['TF_ENABLE_ONEDNN_OPTS'])"
+        "os.environ['TF_ENABLE_ONEDNN_OPTS'], os.environ['CUBLAS_WORKSPACE_CONFIG']); "
+        "device = stages.training.device; experimental = device.tf.config.experimental; "
+        "tf32 = experimental.tensor_float_32_execution_enabled; "
+        "print(tf32(), device.set_up_tensorflow('cpu'), tf32())"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -98,6 +106,88 @@ def test_what_is_pinned_is_the_same_whatever_the_user_has_set(tmp_path):
         text=True,
         check=True,
     )
-    assert done.stdout == "tensorflow float32 1e-07 channels_last float32 1\n"
+    assert done.stdout == "tensorflow float32 1e-07 channels_last float32 1 :4096:8\nTrue cpu False\n"
     assert done.stderr.startswith("warning: TF_ENABLE_ONEDNN_OPTS=0 is ignored: the pipeline sets it to 1")
     assert done.stderr.count("\n") == 1
+
+
+ANSWERS = """
+#include <stddef.h>
+size_t cudnnGetVersion(void) { return VERSION; }
+int cudaRuntimeGetVersion(int *version) { *version = 12050; return 0; }
+int cuDriverGetVersion(int *version) { *version = 13000; return 0; }
+int cuDeviceGet(int *device, int number) { *device = 10 + number; return number > 3 ? 101 : 0; }
+int cuDeviceTotalMem_v2(size_t *bytes, int device) { *bytes = (size_t)device << 32; return 0; }
+"""
+
+
+@pytest.fixture
+def with_gpus(monkeypatch, tmp_path):
+    """A function that gives TensorFlow GPUs of these numbers, and libraries that a C compiler made."""
+
+    def make(*numbers, cudnn=90300):
+        if not (compiler := shutil.which("cc")):
+            pytest.skip("needs a C compiler")
+        source, library = tmp_path / "answers.c", tmp_path / f"answers-{cudnn}.so"
+        source.write_text(ANSWERS)
+        subprocess.run(
+            [compiler, f"-DVERSION={cudnn}", "-shared", "-fPIC", "-o", library, source], check=True
+        )
+        present, load = {"libcudnn.so.9", "libcudart.so.12", "libcuda.so.1"}, ctypes.CDLL
+        monkeypatch.setattr(ctypes, "CDLL", lambda name: load(library if name in present else name))
+        gpus = [Namespace(name=f"/physical_device:GPU:{number}") for number in numbers]
+        details = {"device_name": "NVIDIA H100 80GB HBM3", "compute_capability": (9, 0)}
+        config = Namespace(
+            get_visible_devices=lambda kind: gpus,
+            experimental=Namespace(get_device_details=lambda gpu: details),
+        )
+        built = {"cudnn_version": "9", "cuda_version": "12.5.1"}
+        sysconfig = Namespace(get_build_info=lambda: built)
+        monkeypatch.setattr(machine, "tf", Namespace(config=config, sysconfig=sysconfig))
+        return present
+
+    return make
+
+
+def test_gpus_are_known_by_name_number_and_the_versions_of_their_libraries(with_gpus):
+    with_gpus(0, 1)
+    assert machine.gpus() == "2 × NVIDIA H100 80GB HBM3 9.0, cuDNN 9.3.0, CUDA 12.5, driver 13.0"
+    with_gpus(1, cudnn=8907)
+    assert machine.gpus() == "1 × NVIDIA H100 80GB HBM3 9.0, cuDNN 8.9.7, CUDA 12.5, driver 13.0"
+
+
+def test_a_library_that_does_not_answer_has_the_version_that_tensorflow_was_built_for(with_gpus):
+    with_gpus(0).clear()
+    assert machine.versions() == {"cuDNN": "9", "CUDA": "12.5.1", "driver": "unknown"}
+    assert machine.gpu_memory() is None
+
+
+def test_the_memory_is_that_of_the_smallest_gpu_that_is_used(with_gpus):
+    with_gpus(3, 2)
+    assert machine.gpu_memory() == 12 << 32  # more than 32 bits hold
+    with_gpus(1, 4)
+    assert machine.gpu_memory() is None  # the driver answers with an error
+    with_gpus()
+    assert machine.gpu_memory() is None
+
+
+def test_the_facts_about_the_device(with_gpus):
+    with_gpus(0, 1)
+    assert machine.device_facts("gpu", "tf32", "ignored") == {
+        "device": "gpu",
+        "names": ["NVIDIA H100 80GB HBM3"] * 2,
+        "gpus": 2,
+        "memory": 10 << 32,
+        "cudnn": "9.3.0",
+        "cuda": "12.5",
+        "driver": "13.0",
+        "precision": "tf32",
+        "no_gpu": None,
+    }
+    on_cpu = machine.device_facts("cpu", "float32", "a reason")
+    assert {name: value for name, value in on_cpu.items() if value not in (None, [], 0)} == {
+        "device": "cpu",
+        "precision": "float32",
+        "no_gpu": "a reason",
+    }
+    assert on_cpu.keys() == machine.device_facts("gpu", "tf32").keys()

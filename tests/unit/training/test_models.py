@@ -9,6 +9,7 @@ import tensorflow as tf
 from stages.common.errors import StageError
 from stages.model.architecture import build_model, compile_model, recurrence
 from stages.text.windows import make_windows
+from stages.training.host_loop import HostLoop
 from stages.training.steps import keras_gradients, train_step, validation_step
 from stages.training.trainer import Trainer
 from tests.support import EVERYTHING, make_text
@@ -188,7 +189,8 @@ def test_no_sum_depends_on_which_buffer_is_free(params, cell):
     """
     settings = params(**EVERYTHING, model__cell=cell, train__microbatches=3)
     trainer = Trainer(settings, make_windows(make_text(1500), settings.vectorize), "cpu")
-    _, graphs = run_graph(trainer._step, *trainer._batch(np.arange(64)), KEY)
+    assert isinstance(trainer.loop, HostLoop)
+    _, graphs = run_graph(trainer.loop.step, *trainer.loop.batch(np.arange(64)), KEY)
     added = summands(graphs)
     for each in added:
         assert len(each) <= 2 or set(each) == {"StridedSliceGrad"}, each
@@ -215,7 +217,7 @@ def test_a_weight_that_the_last_step_makes_infinite_is_an_error(params):
     trainer.restore(dataclasses.replace(before, epoch=-1, optimizer=averages))
     with pytest.raises(StageError, match="the loss is nan in the step after epoch 0; lower"):
         trainer.epoch(0)
-    assert trainer.steps_done == 1
+    assert trainer.progress == (1, 1)
 
 
 def test_an_epoch_can_be_neither_skipped_nor_repeated(params):

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from stages.text.windows import make_windows
+from stages.training.host_loop import HostLoop
 from stages.training.trainer import Trainer
 from tests.support import make_text
 
@@ -26,7 +27,8 @@ def recording(params):
             seen.append((float(trainer.optimizer.learning_rate), tuple(np.asarray(key).tolist())))
             return tf.constant(1.0)
 
-        trainer._step = step
+        assert isinstance(trainer.loop, HostLoop)
+        trainer.loop.step = step
         return trainer, seen
 
     return make
