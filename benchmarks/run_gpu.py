@@ -102,5 +102,5 @@ def print_form(
     table(f"Training, {windows:,} windows ({len(next(iter(runs.values()), []))} turns)", header, rows)
     if WHOLE in runs:
         print(f"{epochs} epochs, {WHOLE}: {middle([each.seconds for each in runs[WHOLE]])} s")
-    print("did not work:", *([f"\n- {name}: {said}" for name, said in failures.items()] or ["nothing"]))
+    print("did not work:" + ("".join(f"\n- {name}: {said}" for name, said in failures.items()) or " nothing"))
     print("what I noticed:\n----- to here")

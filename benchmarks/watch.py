@@ -95,6 +95,7 @@ def watched(command: list[str], folder: Path, device: str) -> Watched:
         said = [line for line in err.read().splitlines() if line.strip()] or [f"exit code {code}"]
     if code or len(marks) < 2:
         return Watched(failure=next((line for line in said if line.startswith("error: ")), said[-1]))
-    busy = [percent for at, percent, _ in samples if marks[0][0] <= at <= marks[-1][0]] or [math.nan]
+    inside = [percent for at, percent, _ in samples if marks[0][0] <= at <= marks[-1][0]]
+    busy = [percent for percent in inside if not math.isnan(percent)] or [math.nan]
     peak = max([used for *_, used in samples], default=math.nan) - samples[0][2] if samples else math.nan
     return Watched(seconds, tuple(rate for _, rate in marks[1:]), statistics.mean(busy), peak)
