@@ -5,7 +5,7 @@ from typing import Any
 
 
 def device_line(facts: dict[str, Any], cores: int | None = None) -> str:
-    """Write the facts about a device as one line.
+    """Write the facts about a device, and a warning if it does not repeat its results, as one line.
 
     Args:
         facts: the tree of `metrics/train/device.json`.
@@ -23,4 +23,5 @@ def device_line(facts: dict[str, Any], cores: int | None = None) -> str:
     if facts["memory"]:
         each = " each" if facts["gpus"] > 1 else ""
         parts.append(f"{facts['memory'] / 2**30:.0f} GiB{each}")
-    return ", ".join([*parts, f"cuDNN {facts['cudnn']}", f"CUDA {facts['cuda']}", facts["precision"]])
+    parts += [f"cuDNN {facts['cudnn']}", f"CUDA {facts['cuda']}", facts["precision"]]
+    return ", ".join(parts) + ("; not reproducible" if facts["reproducible"] is False else "")

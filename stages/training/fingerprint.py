@@ -36,11 +36,13 @@ WITHOUT_INFLUENCE = {
     "stages/common/params.py",
     "stages/common/paths.py",
     "stages/common/schema.py",
+    "stages/common/stderr.py",
     "stages/model/export.py",
     "stages/model/generator.py",
     "stages/text/normalization.py",
     "stages/text/vocabulary.py",
     "stages/text/windows.py",
+    "stages/training/cuda.py",
 }
 PARAMETERS_WITHOUT_INFLUENCE = {
     *("epochs", "device", "cores", "workers", "worker_timeout", "keep", "patience", "preview"),

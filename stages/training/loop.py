@@ -1,5 +1,6 @@
 """The training loop of the coordinator: epochs from the store, the rest computed, the kept epoch saved."""
 
+import sys
 import time
 from typing import Any
 
@@ -25,10 +26,13 @@ from stages.distributed.cluster import Cluster, share_of_host
 from stages.distributed.coordinator import RESUME, dismiss, gather, hand_out
 from stages.distributed.heartbeat import HeartbeatMonitor
 from stages.distributed.strategy import Distribution, distribute
+from stages.model.architecture import HAVE_CUDNN
 from stages.text.vocabulary_file import ModelText, write_model_text
 from stages.text.windows import Windows
 from stages.training.checkpoints import file_name, read_checkpoint, to_bytes
-from stages.training.device import GPUS, set_up_tensorflow, usable_cores, why_no_gpu
+from stages.training.cuda import why_no_gpu
+from stages.training.device import CUSOLVER, GPUS, set_up_tensorflow, usable_cores
+from stages.training.device_loop import DeviceLoop
 from stages.training.fingerprint import fingerprint, fingerprint_inputs
 from stages.training.machine import device_facts
 from stages.training.store import CheckpointStore, open_store, publish
@@ -59,11 +63,17 @@ def train(params: Params, windows: Windows, text: ModelText, cluster: Cluster | 
             f"{name}: got {workers} workers; takes at most {params.train.microbatches} "
             "(train.microbatches, which they share out)"
         )
-    why = None if GPUS or params.train.device == "cpu" else why_no_gpu()
+    why = None if GPUS or params.train.device == "cpu" else why_no_gpu(CUSOLVER)
     facts = device_facts(device, params.train.precision, why)
     print(f"device: {device_line(facts, min(cores or usable_cores(), usable_cores()))}", flush=True)
+    inputs = fingerprint_inputs(params, device, sha256_of(WINDOWS_FILE), workers)
+    trainer = None
+    if not cluster:
+        trainer = Trainer(params, windows, device, distribute(device, 1, index=0))
+        facts["reproducible"] = check_gpu(trainer, params)
+        if not facts["reproducible"]:
+            inputs["reproducible"] = False  # so its checkpoints are never taken for those of other runs
     write_json_atomically(DEVICE_FILE, facts)
-    inputs = fingerprint_inputs(params, device, sha256_of(WINDOWS_FILE))
     store = open_store(fingerprint(inputs))
     epochs = params.train.epochs
     done = store.valid_epochs(epochs)
@@ -80,12 +90,17 @@ def train(params: Params, windows: Windows, text: ModelText, cluster: Cluster | 
                     raise StageError(f"{name} has {difference}; every worker needs what the coordinator has")
             hand_out(to_bytes(last) if last else b"", monitor)
             monitor.progress = lambda: (1, 0)  # connecting counts as a step
-        distribution = distribute(device, workers, index=0) if left else Distribution()
-        trainer = Trainer(params, windows, device, distribution)
-        monitor.progress = lambda: (trainer.progress[0] + 1, trainer.progress[1] + 1)
+        if trainer is None:
+            distribution = distribute(device, workers, index=0) if left else Distribution()
+            trainer = Trainer(params, windows, device, distribution)
+        steps = trainer.loop
+        monitor.progress = lambda: (steps.begun + 1, steps.done + 1)
         if last:
             print(f"{len(done)} of {epochs} epochs were computed before and are taken over", flush=True)
             trainer.restore(last)
+        if cluster and left:
+            facts["reproducible"] = check_gpu(trainer, params)
+            write_json_atomically(DEVICE_FILE, facts)
         write_model_text(MODELS_DIR, text)
         for leftover in CHECKPOINTS_DIR.glob("*"):
             leftover.unlink()
@@ -94,6 +109,36 @@ def train(params: Params, windows: Windows, text: ModelText, cluster: Cluster | 
     # from there, since the store may be deleted at any time
     trainer.restore(read_checkpoint(CHECKPOINTS_DIR / file_name(kept)))
     trainer.save(MODEL_FILE)
+
+
+def check_gpu(trainer: Trainer, params: Params) -> bool:
+    """Run the first steps on GPUs; say whether cuDNN computes them, and whether they repeat.
+
+    Args:
+        trainer: a trainer before its next epoch, whose state stays as it is.
+        params: all parameters.
+
+    Returns:
+        Whether the steps, done twice, gave the same bytes; True on a CPU.
+
+    Raises:
+        StageError: the GPU cannot compute them.
+    """
+    repeats = trainer.repeats_first_steps()
+    if isinstance(trainer.loop, DeviceLoop) and trainer.loop.cudnn_layers < params.model.layers:
+        if params.model.cell not in HAVE_CUDNN:
+            why = f"Keras has no cuDNN layer for model.cell: {params.model.cell}"
+        elif not params.train.use_cudnn:
+            why = "train.use_cudnn is false"
+        else:
+            why = "Keras found that it cannot be used here"
+        print(f"without cuDNN: {why}", flush=True)
+    if not repeats:
+        print(
+            "warning: the first steps, done twice, gave different bytes: this run is not reproducible",
+            file=sys.stderr,
+        )
+    return repeats
 
 
 def kept_epoch(params: Params, history: list[Metrics]) -> int:

@@ -102,11 +102,6 @@ class Trainer:
         gradients_of = keras_microbatch(self.model)
         self.loop = DeviceLoop(gradients_of, self.model, distribution, self.windows, self.batch_size)
 
-    @property
-    def progress(self) -> tuple[int, int]:
-        """How many optimizer steps are begun and done, on a GPU several counted as one."""
-        return self.loop.begun, self.loop.done
-
     def _build(self, **options: Any) -> tuple[keras.Sequential, keras.optimizers.Optimizer]:
         """Build a model of this run and its optimizer."""
         train = self.train

@@ -37,7 +37,7 @@ def work(job: dict[str, Any], cluster: Cluster, connection: Connection, monitor:
     )
     windows = load_windows()
     device = set_up_tensorflow(job["device"], job["cores"], params.train.precision, share_of_host(cluster))
-    connection.send(inputs=fingerprint_inputs(params, device, sha256_of(WINDOWS_FILE)))
+    connection.send(inputs=fingerprint_inputs(params, device, sha256_of(WINDOWS_FILE), len(cluster.names)))
     state = bytearray()
     while "piece" in (message := monitor.receive(connection)):
         state += base64.b64decode(message["piece"])
@@ -53,7 +53,8 @@ def work(job: dict[str, Any], cluster: Cluster, connection: Connection, monitor:
     )
     if state:
         trainer.restore(from_bytes(bytes(state)))
-    monitor.progress = lambda: (trainer.progress[0] + 1, trainer.progress[1] + 1)
+    monitor.progress = lambda: (trainer.loop.begun + 1, trainer.loop.done + 1)
+    trainer.repeats_first_steps()  # with the coordinator, which says what follows
     while "epoch" in (message := monitor.receive(connection)):
         print(f"{cluster.name(cluster.index)}: epoch {message['epoch']}", flush=True)
         trainer.epoch(message["epoch"])

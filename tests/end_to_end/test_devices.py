@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 
 from stages.distributed.strategy import Distribution
-from tests.support import EVERYTHING, ROOT, changed_params, free_ports, tf_config
+from tests.support import (
+    EVERYTHING,
+    ROOT,
+    changed_params,
+    free_ports,
+    tf_config,
+    trained,
+    without_training,
+)
 
 EPOCHS = 3
 # every step is clipped
@@ -49,7 +57,7 @@ print(json.dumps({"metrics": metrics, "weights": weights, "preview": preview, "r
 """.replace("EPOCHS", str(EPOCHS))
 
 
-def trained(settings: dict, devices: int = 1, workers: int = 1, microbatches: int = 0) -> list[dict]:
+def trained_on(settings: dict, devices: int = 1, workers: int = 1, microbatches: int = 0) -> list[dict]:
     """Metrics, weights and preview of each process, on the GPU path unless there are microbatches."""
     params = json.dumps(changed_params(**settings | {"train__microbatches": microbatches or 1}))
     with free_ports(workers) as ports:
@@ -78,8 +86,8 @@ def trained(settings: dict, devices: int = 1, workers: int = 1, microbatches: in
 def test_devices_and_processes_learn_what_one_learns(settings, setup):
     """Dropout draws anew for each part of a batch: there, one device computes as many parts."""
     parts = sum(setup.values()) if settings.get("model__dropout") else 0
-    (alone,) = trained(settings, microbatches=parts)
-    for result in trained(settings, **setup):
+    (alone,) = trained_on(settings, microbatches=parts)
+    for result in trained_on(settings, **setup):
         for ours, expected in zip(result["metrics"], alone["metrics"], strict=True):
             assert ours == pytest.approx(expected, rel=0, abs=1e-5)
         for ours, theirs in zip(result["weights"], alone["weights"], strict=True):
@@ -87,6 +95,44 @@ def test_devices_and_processes_learn_what_one_learns(settings, setup):
         assert result["preview"] == alone["preview"]
         assert result["repeats"]
     assert ("val_loss" in alone["metrics"][0]) == ("vectorize__validation" in settings)
+
+
+ON_THE_GPU_PATH = """
+import sys
+import stages.training.device
+from stages.training import loop, trainer
+import tensorflow as tf
+loop.set_up_tensorflow = lambda *arguments: stages.training.device.set_up_tensorflow("cpu") and "gpu"
+if sys.argv[1:] == ["drift"]:
+    plain = trainer.keras_microbatch
+    def drifting(model):
+        calls = tf.Variable(0.0)
+        def gradients_of(*batch):
+            loss, gradients = plain(model)(*batch)
+            return loss, [gradient * (1 + 1e-5 * calls.assign_add(1)) for gradient in gradients]
+        return gradients_of
+    trainer.keras_microbatch = drifting
+import stages.train
+stages.train.main()
+"""
+
+
+def test_a_run_that_does_not_repeat_its_first_steps_is_marked(small):
+    """The stage itself, with a CPU in place of a GPU; then with gradients that grow from call to call."""
+    without_training(small)
+    done = small.run("python", "-c", ON_THE_GPU_PATH)
+    assert done.stdout.splitlines()[1] == "without cuDNN: Keras found that it cannot be used here"
+    assert json.loads(small.read("metrics/train/device.json"))["reproducible"] is True
+    before = trained(small.root)
+    done = small.run("python", "-c", ON_THE_GPU_PATH)  # all from the store
+    assert "2 of 2 epochs were computed before" in done.stdout
+    assert trained(small.root) == before
+
+    done = small.run("python", "-c", ON_THE_GPU_PATH, "drift")
+    assert "computed before" not in done.stdout
+    assert done.stderr.startswith("warning: the first steps, done twice, gave different bytes: this run is")
+    assert json.loads(small.read("metrics/train/device.json"))["reproducible"] is False
+    assert len(list((small.root / ".dvc/cache/checkpoints").iterdir())) == 2
 
 
 @pytest.mark.parametrize(("parts", "workers"), [(4, 1), (4, 2), (4, 3), (4, 4), (64, 5)])

@@ -5,6 +5,7 @@ import pytest
 from stages.common.device_line import device_line
 
 CPU = {"device": "cpu", "names": [], "gpus": 0, "memory": None, "precision": "float32", "no_gpu": None}
+CPU |= {"reproducible": True}
 GPU = {
     "device": "gpu",
     "names": ["NVIDIA H100 80GB HBM3"],
@@ -15,6 +16,7 @@ GPU = {
     "driver": "12.9",
     "precision": "float32",
     "no_gpu": None,
+    "reproducible": None,
 }
 
 
@@ -28,6 +30,10 @@ GPU = {
             *(None, "2 × A, B, 79 GiB each, cuDNN 9.3.0, CUDA 12.5, tf32"),
         ),
         (GPU | {"memory": None}, None, "NVIDIA H100 80GB HBM3, cuDNN 9.3.0, CUDA 12.5, float32"),
+        (
+            GPU | {"memory": None, "reproducible": False},
+            *(None, "NVIDIA H100 80GB HBM3, cuDNN 9.3.0, CUDA 12.5, float32; not reproducible"),
+        ),
         (CPU, 2, "CPU, 2 cores, float32"),
         (CPU, 1, "CPU, 1 core, float32"),
         (CPU | {"no_gpu": "no driver"}, 2, "CPU, 2 cores, float32; no GPU: no driver"),

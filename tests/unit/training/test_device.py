@@ -138,7 +138,7 @@ def test_what_was_held_back_is_shown_where_the_import_fails(run):
 
 
 def test_no_gpu_is_explained_without_a_driver_and_without_cuda(run):
-    code = "print(device.why_no_gpu())"
+    code = "print(device.why_no_gpu(device.CUSOLVER))"
     assert run(code, BUILD="cpu").stdout == "this TensorFlow is built without CUDA\n"
     if sys.platform == "linux" and not find_library("cuda"):
         said = [run(code, TF_CPP_MIN_LOG_LEVEL=level).stdout for level in ("0", "3")]
@@ -163,7 +163,7 @@ def test_no_gpu_is_explained_without_a_driver_and_without_cuda(run):
 )
 def test_no_gpu_is_explained_where_there_is_a_driver(run, driver, error, report, environment, reason):
     setting = {"LD_LIBRARY_PATH": str(driver), "ERROR": str(error), "REPORT": report}
-    done = run("print(device.why_no_gpu())", **setting, **environment)
+    done = run("print(device.why_no_gpu(device.CUSOLVER))", **setting, **environment)
     assert (done.stdout, done.stderr) == (f"{reason}\n", "")
 
 
@@ -233,16 +233,26 @@ def test_more_processes_than_gpus_are_named(tensorflow, asked):
 def test_tf32_is_used_only_if_it_is_asked_for(tensorflow, precision):
     from stages.training.device import set_up_tensorflow
 
+    tensorflow.experimental.get_device_details.return_value = {"compute_capability": (8, 0)}
     set_up_tensorflow("auto", precision=precision)
     switch = tensorflow.experimental.enable_tensor_float_32_execution
     switch.assert_called_once_with(precision == "tf32")
+
+
+def test_tf32_is_refused_by_a_gpu_that_has_none(tensorflow):
+    from stages.training.device import set_up_tensorflow
+
+    tensorflow.experimental.get_device_details.return_value = {"compute_capability": (7, 5)}
+    with pytest.raises(StageError, match=r"^train\.precision: got 'tf32'; .* is 7\.5, and TF32 needs 8\.0"):
+        set_up_tensorflow("auto", precision="tf32")
+    assert set_up_tensorflow("cpu", precision="tf32") == "cpu"
 
 
 def test_a_missing_gpu_is_an_error_with_its_reason(tensorflow, monkeypatch):
     from stages.training import device
 
     monkeypatch.setattr(device, "GPUS", [])
-    monkeypatch.setattr(device, "why_no_gpu", lambda: "a reason")
+    monkeypatch.setattr(device, "why_no_gpu", lambda cusolver: "a reason")
     with pytest.raises(StageError, match=r"^train\.device: got 'gpu', .* no GPU here: a reason; takes auto"):
         device.set_up_tensorflow("gpu")
     assert device.set_up_tensorflow("auto") == "cpu"
