@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.gpu.gpu_support import about_the_device, losses, same_weights, trained, weights
+from tests.gpu.gpu_support import about_the_device, losses, same_weights, trained, untrained, weights
 from tests.support import EVERYTHING
 
 # Rounding in another order changes these losses by 4e-7 at most (a CPU with 1 and with 4 microbatches). What
@@ -74,7 +74,9 @@ def test_a_lower_precision_learns_nearly_the_same(device, plain, tmp_path, preci
 
 def test_without_cudnn_the_losses_are_the_same(device, plain, tmp_path):
     """Other kernels round differently, so equal weights mean that the parameter did nothing."""
-    without = trained(tmp_path / "without", device.name, train__use_cudnn=False)
+    without = untrained(tmp_path, device.name, train__use_cudnn=False)
+    said = without.run("python", "-m", "stages.train").stdout
+    assert ("without cuDNN: train.use_cudnn is false" in said) != device.rehearsal
     assert_learned_alike(without, plain, ROUNDING)
     assert same_weights(without, plain) == device.rehearsal  # a CPU has no cuDNN
 
