@@ -49,6 +49,20 @@ def _sum_by_xla(*terms, dtype):
     return total
 
 
+def fold_in(key: tf.Tensor, number: int | tf.Tensor) -> tf.Tensor:
+    """Derive a key for random draws from another one and a number.
+
+    Args:
+        key: (2,) int32.
+        number: for example that of a microbatch or a layer.
+
+    Returns:
+        (2,) int32. It is computed on the CPU, where the draws read it: a GPU would wait for its way back.
+    """
+    with tf.device("cpu"):
+        return tf.random.experimental.stateless_fold_in(key, number, "philox")
+
+
 def over_microbatches(
     gradients_of: MicrobatchGradients, microbatches: int, exchange: Exchange | None = None
 ) -> BatchGradients:
@@ -68,7 +82,7 @@ def over_microbatches(
     def gradients(x, y, weight, key):
         own = exchange.own if exchange else range(microbatches)
         shares = tf.split(weight / tf.reduce_sum(weight), microbatches)[own.start : own.stop]
-        keys = [tf.random.experimental.stateless_fold_in(key, n, "philox") for n in own]
+        keys = [fold_in(key, n) for n in own]
         rows = zip(tf.split(x, len(own)), tf.split(y, len(own)), shares, keys, strict=True)
         parts = [gradients_of(*part) for part in rows]
         losses, each = zip(*(exchange(parts) if exchange else parts), strict=True)

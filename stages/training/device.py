@@ -18,8 +18,8 @@ PINNED = {
 for name, value in PINNED.items():
     if os.environ.get(name, value) != value:
         print(
-            f"warning: {name}={os.environ[name]} is ignored: the pipeline sets it to {value}, since the last "
-            "bits of every weight depend on it",
+            f"warning: {name}={os.environ[name]} is ignored: the pipeline sets it to {value}, since "
+            "weights can depend on it",
             file=sys.stderr,
         )
     os.environ[name] = value

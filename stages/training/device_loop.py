@@ -11,14 +11,14 @@ this way a text of any length fits.
 import math
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from stages.distributed.strategy import Distribution, clip_sum_over_devices
-from stages.model.microbatches import MicrobatchGradients
+from stages.model.microbatches import MicrobatchGradients, fold_in
 from stages.text.windows import Windows
 
 READS = 50  # how often an epoch's losses are read, at most
@@ -27,12 +27,12 @@ READS = 50  # how often an epoch's losses are read, at most
 class Chunk(NamedTuple):
     """The batches of several steps. Batches are filled up with rows, and a chunk with steps, of share 0."""
 
-    x: tf.Tensor  # (steps, rows of this process, maxlen) indices
-    y: tf.Tensor  # (steps, rows of this process) indices
-    share: tf.Tensor  # (steps, rows) float32, each window's part of its batch's total weight
-    keys: tf.Tensor  # (steps, 2) int32, which dropout draws from
-    rates: tf.Tensor  # (steps,) float32 learning rates
-    count: tf.Tensor  # int32, the steps to take
+    x: np.ndarray  # (steps, rows of this process, maxlen) indices
+    y: np.ndarray  # (steps, rows of this process) indices
+    share: np.ndarray  # (steps, rows) float32, each window's part of its batch's total weight
+    keys: np.ndarray  # (steps, 2) int32, which dropout draws from
+    rates: np.ndarray  # (steps,) float32 learning rates
+    taken: int  # the steps to take
 
 
 class DeviceLoop:
@@ -41,7 +41,7 @@ class DeviceLoop:
     Attributes:
         begun: runs of the compiled function that were begun, of several steps each.
         done: runs whose losses are known.
-        cudnn_layers: layers that the compiled function computes with cuDNN, once it is compiled.
+        uses_cudnn: whether the compiled function computes its layers with cuDNN, once it is compiled.
     """
 
     def __init__(
@@ -61,8 +61,10 @@ class DeviceLoop:
             windows: the training windows.
             size: windows in a batch.
         """
-        self.begun = self.done = self.cudnn_layers = 0
+        self.begun = self.done = 0
+        self.uses_cudnn = False
         self._strategy = distribution.strategy or tf.distribute.get_strategy()
+        self._devices = distribution.strategy.extended.worker_devices if distribution.strategy else ()
         self._windows, self._size = windows, size
         self._rows = math.ceil(size / distribution.replicas)  # of a device
         own = distribution.own(distribution.replicas)
@@ -83,31 +85,18 @@ class DeviceLoop:
         Yields:
             The losses of the next steps.
         """
-        own = self._own.stop - self._own.start
-        signature = (
-            tf.TensorSpec((self._chunk, own, self._windows.maxlen), self._windows.x.dtype),
-            tf.TensorSpec((self._chunk, own), self._windows.y.dtype),
-            tf.TensorSpec((self._chunk, self._all_rows), tf.float32),
-            tf.TensorSpec((self._chunk, 2), tf.int32),
-            tf.TensorSpec((self._chunk,), tf.float32),
-            tf.TensorSpec((), tf.int32),
-        )
-        chunks = tf.data.Dataset.from_generator(
-            lambda: self._chunks(order, keys, rates), output_signature=signature
-        )
         running: deque[tf.Tensor] = deque()
-        for chunk in chunks.prefetch(1):
-            running.append(self._start(Chunk(*chunk)))
+        for chunk in self._chunks(order, keys, rates):
+            running.append(self._start(chunk))
             if len(running) > 1:
                 yield self._losses(running.popleft())
         yield self._losses(running.popleft())
 
     def first_steps(self, order: np.ndarray, keys: np.ndarray, rates: np.ndarray) -> list[float]:
         """Take the first steps of an epoch, with arguments as for the whole, and return their losses."""
-        chunk = next(self._chunks(order, keys, rates))
-        return self._losses(self._start(Chunk(*map(tf.constant, chunk))))
+        return self._losses(self._start(next(self._chunks(order, keys, rates))))
 
-    def _chunks(self, order: np.ndarray, keys: np.ndarray, rates: np.ndarray) -> Iterator[tuple[Any, ...]]:
+    def _chunks(self, order: np.ndarray, keys: np.ndarray, rates: np.ndarray) -> Iterator[Chunk]:
         """Collect the chunks of an epoch on the host."""
         for first in range(0, len(keys), self._chunk):
             count = min(self._chunk, len(keys) - first)
@@ -119,19 +108,20 @@ class DeviceLoop:
             x, y = self._windows.x[own], self._windows.y[own]
             x[own < 0], y[own < 0] = 0, 0  # -1 took the last window
             share = (weight / np.maximum(weight.sum(axis=1, keepdims=True), 1)).astype(np.float32)
-            yield (
+            yield Chunk(
                 *(x, y, share),
                 np.resize(keys[first : first + count], (self._chunk, 2)),
                 np.resize(rates[first : first + count], self._chunk),
-                np.int32(count),
+                count,
             )
 
     def _start(self, chunk: Chunk) -> tf.Tensor:
         """Start the steps of a chunk. Returns their losses, which are known later."""
         self.begun += 1
         x, y = (self._on_devices(array, self._own.start) for array in (chunk.x, chunk.y))
-        losses = self.run(x, y, self._on_devices(chunk.share, 0), chunk.keys, chunk.rates, chunk.count)
-        return losses[: int(chunk.count)]
+        share = self._on_devices(chunk.share, 0)
+        of_steps = map(tf.constant, (chunk.keys, chunk.rates, chunk.taken))
+        return self.run(x, y, share, *of_steps)[: chunk.taken]
 
     def _losses(self, running: tf.Tensor) -> list[float]:
         """Wait for the losses of steps that were started."""
@@ -139,12 +129,15 @@ class DeviceLoop:
         self.done += 1
         return losses
 
-    def _on_devices(self, array: tf.Tensor, first: int) -> tf.Tensor:
+    def _on_devices(self, array: np.ndarray, first: int) -> tf.Tensor:
         """Copy to each device its rows of an array whose second axis starts with row `first`."""
+        if not (devices := self._devices):
+            return tf.constant(array)
 
         def of_device(context: tf.distribute.experimental.ValueContext) -> tf.Tensor:
-            at = context.replica_id_in_sync_group * self._rows - first
-            return tf.identity(array[:, at : at + self._rows])
+            at = context.replica_id_in_sync_group * self._rows
+            with tf.device(devices[(at - self._own.start) // self._rows]):
+                return tf.constant(array[:, at - first : at - first + self._rows])
 
         return self._strategy.experimental_distribute_values_from_function(of_device)
 
@@ -155,11 +148,10 @@ class DeviceLoop:
         def step(at, losses):
             def on_device(x, y, share):
                 replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-                key = tf.random.experimental.stateless_fold_in(keys[at], replica, "philox")
+                key = fold_in(keys[at], replica)
                 batch = tf.cast(x[at], tf.int32), tf.cast(y[at], tf.int32)
                 loss, gradients = self._gradients_of(*batch, share[at], key)
-                kinds = [operation.type for operation in loss.graph.get_operations()]
-                self.cudnn_layers = sum(kind in ("CudnnRNN", "CudnnRNNV2", "CudnnRNNV3") for kind in kinds)
+                self.uses_cudnn = any(each.type == "CudnnRNNV3" for each in loss.graph.get_operations())
                 gradients = clip_sum_over_devices(gradients, model.optimizer.global_clipnorm)
                 model.optimizer.apply(gradients, model.trainable_variables)
                 return loss

@@ -72,7 +72,7 @@ def train(params: Params, windows: Windows, text: ModelText, cluster: Cluster | 
         trainer = Trainer(params, windows, device, distribute(device, 1, index=0))
         facts["reproducible"] = check_gpu(trainer, params)
         if not facts["reproducible"]:
-            inputs["reproducible"] = False  # so its checkpoints are never taken for those of other runs
+            inputs["reproducible"] = False  # so that its checkpoints are never taken for reproducible ones
     write_json_atomically(DEVICE_FILE, facts)
     store = open_store(fingerprint(inputs))
     epochs = params.train.epochs
@@ -98,9 +98,6 @@ def train(params: Params, windows: Windows, text: ModelText, cluster: Cluster | 
         if last:
             print(f"{len(done)} of {epochs} epochs were computed before and are taken over", flush=True)
             trainer.restore(last)
-        if cluster and left:
-            facts["reproducible"] = check_gpu(trainer, params)
-            write_json_atomically(DEVICE_FILE, facts)
         write_model_text(MODELS_DIR, text)
         for leftover in CHECKPOINTS_DIR.glob("*"):
             leftover.unlink()
@@ -125,7 +122,7 @@ def check_gpu(trainer: Trainer, params: Params) -> bool:
         StageError: the GPU cannot compute them.
     """
     repeats = trainer.repeats_first_steps()
-    if isinstance(trainer.loop, DeviceLoop) and trainer.loop.cudnn_layers < params.model.layers:
+    if isinstance(trainer.loop, DeviceLoop) and not trainer.loop.uses_cudnn:
         if params.model.cell not in HAVE_CUDNN:
             why = f"Keras has no cuDNN layer for model.cell: {params.model.cell}"
         elif not params.train.use_cudnn:
@@ -135,7 +132,8 @@ def check_gpu(trainer: Trainer, params: Params) -> bool:
         print(f"without cuDNN: {why}", flush=True)
     if not repeats:
         print(
-            "warning: the first steps, done twice, gave different bytes: this run is not reproducible",
+            "warning: the first steps, done twice, gave different bytes: this run is not reproducible. It "
+            "takes over no epoch of a run that was, and no such run takes over its epochs",
             file=sys.stderr,
         )
     return repeats

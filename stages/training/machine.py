@@ -18,7 +18,7 @@ import tensorflow as tf
 # TensorFlow's, oneDNN's, XLA's and NVIDIA's switches; TF_CPP_*, TF_CONFIG and Terraform's TF_* are none
 SWITCHES = re.compile(
     r"(TF_(AUTO|CONV|CUBLAS|CUDA|CUDNN|DETERMINISTIC|DISABLE|ENABLE|MATMUL|MKL|NUM|ONEDNN|OVERRIDE|SET|USE|XLA)"
-    r"|XLA_|ONEDNN_|DNNL_|CUDNN_|CUBLAS_|NVIDIA_TF32)"
+    r"|XLA_|ONEDNN_|DNNL_|CUDNN_(?!LOG)|CUBLAS_(?!LOG)|NCCL_(?!DEBUG)|NVIDIA_TF32)"
 )
 CPUINFO = Path("/proc/cpuinfo")
 # the processor's maker and model on x86-64 and on Arm, and the instructions that kernels are chosen by
@@ -71,17 +71,21 @@ def _names_and_capabilities() -> list[tuple[str, str]]:
 
 
 def versions() -> dict[str, str]:
-    """Ask the libraries that TensorFlow has loaded for their versions, by the names cuDNN, CUDA and driver.
+    """Ask the libraries that TensorFlow has loaded for their versions.
 
-    A library that does not answer has the version that TensorFlow was built for; the driver has none. The
-    driver's version is that of the newest CUDA that it supports.
+    Returns:
+        By the names cuDNN, CUDA, driver, cuBLAS and NCCL. Where cuDNN or CUDA does not answer, the version
+        that TensorFlow was built for. The driver's version is that of the newest CUDA that it supports.
     """
     built = tf.sysconfig.get_build_info()
     cudnn, cuda = built.get("cudnn_version", "unknown"), built.get("cuda_version", "unknown")
+    major = cuda.split(".")[0]
     return {
         "cuDNN": _cudnn_version(f"libcudnn.so.{cudnn}") or cudnn,
-        "CUDA": _cuda_version(f"libcudart.so.{cuda.split('.')[0]}", "cudaRuntimeGetVersion") or cuda,
-        "driver": _cuda_version("libcuda.so.1", "cuDriverGetVersion") or "unknown",
+        "CUDA": _version_of(f"libcudart.so.{major}", "cudaRuntimeGetVersion") or cuda,
+        "driver": _version_of("libcuda.so.1", "cuDriverGetVersion") or "unknown",
+        "cuBLAS": _cublas_version(f"libcublas.so.{major}") or "unknown",
+        "NCCL": _version_of("libnccl.so.2", "ncclGetVersion", 10_000, 100) or "unknown",
     }
 
 
@@ -95,11 +99,20 @@ def _cudnn_version(library: str) -> str:
     return ""
 
 
-def _cuda_version(library: str, function: str) -> str:
+def _version_of(library: str, function: str, major: int = 1000, minor: int = 10) -> str:
     with contextlib.suppress(OSError, AttributeError):
         version = ctypes.c_int()
         if getattr(ctypes.CDLL(library), function)(ctypes.byref(version)) == 0:
-            return f"{version.value // 1000}.{version.value % 1000 // 10}"
+            return f"{version.value // major}.{version.value % major // minor}"
+    return ""
+
+
+def _cublas_version(library: str) -> str:
+    with contextlib.suppress(OSError, AttributeError):
+        parts = [ctypes.c_int() for _ in ("major", "minor", "patch")]
+        for number, part in enumerate(parts):
+            ctypes.CDLL(library).cublasGetProperty(number, ctypes.byref(part))
+        return ".".join(str(part.value) for part in parts)
     return ""
 
 

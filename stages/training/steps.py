@@ -11,6 +11,7 @@ from stages.model.microbatches import (
     Exchange,
     LossAndGradients,
     MicrobatchGradients,
+    fold_in,
     over_microbatches,
     sum_in_order,
 )
@@ -61,7 +62,7 @@ def keras_microbatch(model: keras.Sequential) -> MicrobatchGradients:
             outputs = tf.one_hot(x, size)
             for number, layer in enumerate(model.layers):
                 if isinstance(layer, keras.layers.Dropout):
-                    seed = tf.random.experimental.stateless_fold_in(key, number, "philox")
+                    seed = fold_in(key, number)
                     outputs = tf.nn.experimental.stateless_dropout(outputs, layer.rate, seed, "philox")
                 else:
                     outputs = layer(outputs)
@@ -158,7 +159,9 @@ def padded(x: np.ndarray, y: np.ndarray, size: int) -> tuple[np.ndarray, np.ndar
 
 def _losses_at_positions(x: tf.Tensor, y: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
     """Compute (n, maxlen) losses of the character after each position."""
-    targets = tf.one_hot(tf.concat([x[:, 1:], y[:, None]], axis=1), probabilities.shape[-1])
+    size = probabilities.shape[-1]
+    # one-hot first: TensorFlow takes a slice of int32 on the host, where a GPU would wait for it
+    targets = tf.concat([tf.one_hot(x, size)[:, 1:], tf.one_hot(y, size)[:, None]], axis=1)
     return keras.losses.categorical_crossentropy(targets, probabilities)
 
 

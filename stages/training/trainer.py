@@ -69,7 +69,7 @@ class Trainer:
         self.batch_size = min(train.batch_size, len(windows.x))  # not larger than the text needs
         keras.utils.set_random_seed(train.seed)  # of the initial weights, Keras's only random draw
         with tf.device("cpu"):
-            host_model, self.optimizer = self._build()
+            host_model = self._build()
         require_precision(train.precision, device, fused=applies_to(host_model))
         self.model = self._evaluated = self._preview_model = host_model
         self.loop: HostLoop | DeviceLoop
@@ -77,6 +77,7 @@ class Trainer:
             self._build_on_gpus(distribution)
             microbatches, validation_rows = 1, max(VALIDATION_ROWS, self.batch_size)
         else:
+            self.optimizer = self._compile(host_model)
             microbatches, validation_rows = train.microbatches, VALIDATION_ROWS
             self.loop = HostLoop(
                 host_model, microbatches, train.precision, distribution, windows, self.batch_size
@@ -95,19 +96,23 @@ class Trainer:
             layers["dtype"] = "mixed_bfloat16"
         strategy = distribution.strategy  # keeps a copy of the model on each GPU
         with strategy.scope() if strategy else contextlib.nullcontext():
-            self.model, self.optimizer = self._build(**layers)
+            self.model = self._build(**layers)
+            self.optimizer = self._compile(self.model)
         self.model.set_weights(self._preview_model.get_weights())
         # the validation loss is computed in float32
-        self._evaluated = self._build()[0] if "dtype" in layers else self.model
+        self._evaluated = self._build(use_cudnn=layers["use_cudnn"]) if "dtype" in layers else self.model
         gradients_of = keras_microbatch(self.model)
         self.loop = DeviceLoop(gradients_of, self.model, distribution, self.windows, self.batch_size)
 
-    def _build(self, **options: Any) -> tuple[keras.Sequential, keras.optimizers.Optimizer]:
-        """Build a model of this run and its optimizer."""
+    def _build(self, **options: Any) -> keras.Sequential:
+        """Build a model of this run."""
+        options = {"return_sequences": self.train.targets == "all"} | options
+        return build_model(**self.model_arguments, **options)
+
+    def _compile(self, model: keras.Sequential) -> keras.optimizers.Optimizer:
+        """Compile a model of this run. Returns its optimizer."""
         train = self.train
-        options = {"return_sequences": train.targets == "all"} | options
-        model = build_model(**self.model_arguments, **options)
-        return model, compile_model(model, train.learning_rate, train.optimizer, train.clip_norm)
+        return compile_model(model, train.learning_rate, train.optimizer, train.clip_norm)
 
     def epoch(self, epoch: int) -> Metrics:
         """Train on every window once, in this epoch's own order.
@@ -144,8 +149,8 @@ class Trainer:
         loss = total / len(order)
         metrics = {"loss": loss, "bits_per_char": loss / math.log(2)}
         weights = self.model.get_weights()
-        for copy in {self._evaluated, self._preview_model} - {self.model}:
-            copy.set_weights(weights)
+        if self._evaluated is not self.model:
+            self._evaluated.set_weights(weights)
         if len(windows.x_val):
             metrics |= self.validation_metrics()
             require_finite(metrics["val_loss"], f"the validation of epoch {epoch}")
@@ -164,7 +169,7 @@ class Trainer:
         return order, keys, np.array(rates, np.float32)
 
     def repeats_first_steps(self) -> bool:
-        """Take the first steps of the next epoch twice on a GPU, and undo them.
+        """Take the first steps of the next epoch twice on GPUs, and undo them; validate once.
 
         Returns:
             Whether losses, weights and the optimizer's state were the same, byte for byte; True on a CPU.
@@ -179,11 +184,15 @@ class Trainer:
         for _ in range(2):
             try:
                 losses = self.loop.first_steps(*self._plan(self.next_epoch))
+                if size := self.validation_rows:
+                    x, y = self.windows.x_val[:size], self.windows.y_val[:size]
+                    self._validation_step(*padded(x, y, size)).numpy()
             except tf.errors.OpError as error:
-                reason = " ".join(error.message.split())[:300]
+                # the part after the places in the code, without the operation's name
+                reason = " ".join(error.message.split("\n\n")[-1].split("\n\t [[")[0].split())[:300]
                 raise StageError(
-                    f"the GPU cannot compute the first step: {reason}; try train.use_cudnn: false, "
-                    "train.precision: float32 or train.device: cpu"
+                    f"the GPU cannot compute the first step: {reason}; try a smaller train.batch_size, "
+                    "train.use_cudnn: false, train.precision: float32 or train.device: cpu"
                 ) from None
             state = [np.array(losses), *self.model.get_weights(), *optimizer_state(self.optimizer)]
             results.append([array.tobytes() for array in state])
@@ -230,6 +239,8 @@ class Trainer:
         """Generate a few characters for the terminal, keyed by the epoch."""
         if self._preview is None:
             return ""
+        if self._preview_model is not self.model:
+            self._preview_model.set_weights(self.model.get_weights())
         draws = uniform_draws(self.seed, epoch, [PREVIEW_TEMPERATURE], self._preview.length)
         with tf.device("cpu"):
             (indices,) = self._preview(self.windows.x[0], draws)
@@ -237,7 +248,8 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """Save the model and its optimizer to a `.keras` file that gives (batch, vocab_size)."""
-        model, optimizer = self._build(return_sequences=False)
+        model = self._build(return_sequences=False)
+        optimizer = self._compile(model)
         model.set_weights(self.model.get_weights())
         set_optimizer_state(optimizer, optimizer_state(self.optimizer))
         save_model(model, path, self.vocabulary)

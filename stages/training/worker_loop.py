@@ -54,7 +54,6 @@ def work(job: dict[str, Any], cluster: Cluster, connection: Connection, monitor:
     if state:
         trainer.restore(from_bytes(bytes(state)))
     monitor.progress = lambda: (trainer.loop.begun + 1, trainer.loop.done + 1)
-    trainer.repeats_first_steps()  # with the coordinator, which says what follows
     while "epoch" in (message := monitor.receive(connection)):
         print(f"{cluster.name(cluster.index)}: epoch {message['epoch']}", flush=True)
         trainer.epoch(message["epoch"])

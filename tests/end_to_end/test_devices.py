@@ -46,7 +46,7 @@ else:
 params = Params.model_validate_json(sys.argv[5])
 windows = make_windows(make_text(2000), params.vectorize)
 trainer = Trainer(params, windows, "cpu" if microbatches else "gpu", distribution)
-repeats = trainer.repeats_first_steps()  # and leaves the state as it is
+repeats = workers > 1 or trainer.repeats_first_steps()  # and leaves the state as it is
 metrics = [trainer.epoch(0)]
 checkpoint = trainer.checkpoint("", {})  # a resumed run goes on alike
 trainer.restore(checkpoint)

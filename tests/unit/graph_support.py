@@ -1,9 +1,10 @@
-"""The graph that TensorFlow runs, after its optimizer has changed it."""
+"""The graph that TensorFlow runs: as it is traced, and after its optimizer has changed it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from tensorflow.python.eager import context
+from tensorflow.python.framework import function_def_to_graph, kernels
 
 
 def run_graph(function: Callable[..., Any], *arguments: Any) -> tuple[Any, list[list[Any]]]:
@@ -36,4 +37,54 @@ def summands(graphs: Iterable[list[Any]]) -> list[list[str]]:
             for node in nodes
             if node.op == "AddN"
         ]
+    return found
+
+
+def all_operations(graph: Any) -> Iterator[Any]:
+    """The operations of a traced graph and of the functions in it."""
+    yield from graph.get_operations()
+    for definition in graph.as_graph_def().library.function:
+        yield from function_def_to_graph.function_def_to_graph(definition).get_operations()
+
+
+def gpu_kernel(operation: Any) -> Any:
+    """The GPU kernel that this build of TensorFlow has for an operation with these types, or None."""
+
+    def fits(kernel: Any) -> bool:
+        for constraint in kernel.constraint:
+            value = operation.node_def.attr[constraint.name]
+            types = value.list.type if value.WhichOneof("value") == "list" else [value.type]
+            if not set(types) <= set(constraint.allowed_values.list.type):
+                return False
+        return kernel.device_type in ("GPU", "DEFAULT")
+
+    return next(filter(fits, kernels.get_registered_kernels_for_op(operation.type).kernel), None)
+
+
+def _in_host_memory(operation: Any, arguments: Any) -> list[bool]:
+    """Of each input, or output, whether the GPU kernel has it in the host's memory."""
+    kernel = gpu_kernel(operation)
+    on_host: list[bool] = []
+    for argument in arguments:
+        number = 1
+        if argument.number_attr:
+            number = operation.get_attr(argument.number_attr)
+        elif argument.type_list_attr:
+            number = len(operation.get_attr(argument.type_list_attr))
+        on_host += [kernel is not None and argument.name in kernel.host_memory_arg] * number
+    return on_host
+
+
+def ways_to_the_host(operations: Iterable[Any]) -> list[str]:
+    """What a GPU computes and the next operation reads on the host, so that the host waits for the GPU."""
+    found = []
+    for operation in operations:
+        for tensor, on_host in zip(
+            operation.inputs, _in_host_memory(operation, operation.op_def.input_arg), strict=True
+        ):
+            source = tensor.op
+            of_cpu = "CPU" in source.device.upper()
+            made_on_host = _in_host_memory(source, source.op_def.output_arg)[tensor.value_index]
+            if on_host and not (made_on_host or of_cpu or source.type in ("Placeholder", "Const")):
+                found.append(f"{source.type} -> {operation.type}")
     return found

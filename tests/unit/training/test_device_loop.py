@@ -5,7 +5,6 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.python.framework import kernels
 
 from stages.common.errors import StageError
 from stages.text.windows import make_windows
@@ -13,6 +12,7 @@ from stages.training import host_loop
 from stages.training.device_loop import READS, DeviceLoop
 from stages.training.trainer import Trainer
 from tests.support import EVERYTHING, make_text
+from tests.unit.graph_support import all_operations, gpu_kernel, ways_to_the_host
 
 needs_cuda_build = pytest.mark.skipif(
     not tf.test.is_built_with_cuda(), reason="this TensorFlow is built without CUDA"
@@ -41,7 +41,7 @@ def test_losses_and_weights_are_those_of_single_steps_to_the_bit(trainer_on, mon
     for epoch in range(2):
         assert ours.epoch(epoch) == plain.epoch(epoch)
         assert state_of(ours) == state_of(plain)
-    assert ours.loop.cudnn_layers == 0  # there is no GPU
+    assert not ours.loop.uses_cudnn  # there is no GPU
     steps = plain.loop.begun
     assert 2 * 2 <= ours.loop.begun == ours.loop.done <= 2 * READS
     if "text" in changes:
@@ -49,67 +49,49 @@ def test_losses_and_weights_are_those_of_single_steps_to_the_bit(trainer_on, mon
         assert len(ours.windows.x) % ours.batch_size  # and the last batch is smaller
 
 
-def graphs_with_cudnn(trainer, monkeypatch):
+def operations_with_cudnn(trainer, monkeypatch):
     """The operations that the loop and the validation run on a GPU with cuDNN, traced but not run."""
     monkeypatch.setattr(sys.modules["keras.src.backend.tensorflow.rnn"], "cudnn_ok", lambda *_, **__: True)
-    chunk = next(trainer.loop._chunks(*trainer._plan(0)))
-    rows = trainer.validation_rows
-    inputs = [np.zeros((rows, 9), np.int32), np.zeros(rows, np.int32), np.zeros(rows, np.float32)]
-    functions = [trainer.loop.run.get_concrete_function(*chunk)]
-    if rows:
+    x, y, share, *of_steps = next(trainer.loop._chunks(*trainer._plan(0)))
+    functions = [trainer.loop.run.get_concrete_function(x, y, share, *map(tf.constant, of_steps))]
+    if rows := trainer.validation_rows:
+        inputs = [np.zeros((rows, 9), np.int32), np.zeros(rows, np.int32), np.zeros(rows, np.float32)]
         functions.append(trainer._validation_step.get_concrete_function(*inputs))
-    graphs = [function.graph.as_graph_def() for function in functions]
-    return [
-        node
-        for graph in graphs
-        for nodes in (graph.node, *(function.node_def for function in graph.library.function))
-        for node in nodes
-    ]
-
-
-def has_gpu_kernel(node) -> bool:
-    """Whether this build of TensorFlow has a GPU kernel for an operation with these types."""
-
-    def fits(kernel) -> bool:
-        for constraint in kernel.constraint:
-            value = node.attr[constraint.name]
-            types = value.list.type if value.WhichOneof("value") == "list" else [value.type]
-            if not set(types) <= set(constraint.allowed_values.list.type):
-                return False
-        return kernel.device_type in ("GPU", "DEFAULT")
-
-    return any(map(fits, kernels.get_registered_kernels_for_op(node.op).kernel))
+    return [operation for function in functions for operation in all_operations(function.graph)]
 
 
 @needs_cuda_build
 @pytest.mark.parametrize(
-    ("changes", "cudnn_layers"),
+    ("changes", "cudnn"),
     [
-        (EVERYTHING, 2),
-        ({"model__cell": "gru", "train__precision": "mixed_bfloat16", "model__dropout": 0.2}, 1),
-        ({"model__cell": "rnn"}, 0),
-        ({"train__use_cudnn": False}, 0),
+        (EVERYTHING, True),
+        ({"model__cell": "gru", "train__precision": "mixed_bfloat16", "model__dropout": 0.2}, True),
+        ({"model__cell": "rnn"}, False),
+        ({"train__use_cudnn": False}, False),
     ],
     ids=["everything", "gru-bfloat16", "rnn", "without-cudnn"],
 )
-def test_each_operation_has_a_gpu_kernel(trainer_on, monkeypatch, changes, cudnn_layers):
-    """Otherwise TensorFlow would compute it on the host, and each step would wait for the copies."""
+def test_each_operation_is_a_gpus_and_none_waits_for_the_host(trainer_on, monkeypatch, changes, cudnn):
+    """Without a GPU kernel TensorFlow computes on the host, and each step waits for it."""
     trainer = trainer_on("gpu", **changes)
-    nodes = graphs_with_cudnn(trainer, monkeypatch)
-    assert [node.op for node in nodes if not has_gpu_kernel(node)] == []
-    assert trainer.loop.cudnn_layers == cudnn_layers
-    assert not any(node.attr["_XlaMustCompile"].b for node in nodes)
-    assert any(node.op == "CudnnRNNV3" for node in nodes) == bool(cudnn_layers)
+    operations = operations_with_cudnn(trainer, monkeypatch)
+    assert [each.type for each in operations if not gpu_kernel(each)] == []
+    if cudnn:  # elsewhere Keras's own loop over time counts its steps on the host
+        assert ways_to_the_host(operations) == []
+    assert not any("_XlaMustCompile" in str(each.node_def) for each in operations)
+    assert any(each.type == "CudnnRNNV3" for each in operations) == trainer.loop.uses_cudnn == cudnn
 
 
 @needs_cuda_build
-def test_the_check_of_kernels_finds_one_that_is_missing():
+def test_the_checks_of_operations_find_what_is_wrong():
     @tf.function(autograph=False)
-    def look_up(x, index):
-        return tf.gather(x, index)
+    def look_up(x, index, characters):
+        return tf.gather(x, index), tf.cast(characters, tf.int32)[:, 1:]
 
-    graph = look_up.get_concrete_function(np.zeros((4, 2), np.uint8), np.zeros(2, np.int64)).graph
-    assert [node.op for node in graph.as_graph_def().node if not has_gpu_kernel(node)] == ["GatherV2"]
+    shapes = np.zeros((4, 2), np.uint8), np.zeros(2, np.int64), np.zeros((2, 3), np.uint8)
+    operations = list(all_operations(look_up.get_concrete_function(*shapes).graph))
+    assert [each.type for each in operations if not gpu_kernel(each)] == ["GatherV2"]
+    assert ways_to_the_host(operations) == ["Cast -> StridedSlice"]
 
 
 def test_the_first_steps_are_taken_twice_and_undone(trainer_on):
@@ -146,7 +128,7 @@ def test_a_step_that_the_device_cannot_compute_is_an_error(trainer_on):
             return gradients_of(*map(tf.identity, batch))
 
     trainer.loop._gradients_of = failing
-    with pytest.raises(StageError, match=r"cannot compute the first step: .*; try train\.use_cudnn: false"):
+    with pytest.raises(StageError, match=r"first step: .*CUDNN_STATUS_NOT_SUPPORTED.*; try a smaller"):
         trainer.repeats_first_steps()
 
 
@@ -155,6 +137,8 @@ def test_mixed_bfloat16_trains_in_bfloat16_and_validates_in_float32(trainer_on):
     ours = trainer_on("gpu", train__precision="mixed_bfloat16", **changes)
     full = trainer_on("gpu", **changes)
     assert [layer.compute_dtype for layer in ours.model.layers] == ["bfloat16", "float32"]
+    without = trainer_on("gpu", train__precision="mixed_bfloat16", train__use_cudnn=False)
+    assert [model.layers[0].use_cudnn for model in (without.model, without._evaluated)] == [False, False]
     metrics, expected = ours.epoch(0), full.epoch(0)
     assert metrics["loss"] == pytest.approx(expected["loss"], abs=0.02)
     assert metrics["loss"] != expected["loss"]

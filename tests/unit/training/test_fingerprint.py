@@ -81,7 +81,7 @@ MUTATIONS = [
     ("training/schedule.py", "(step + 1) / warmup", "step / warmup"),
     ("training/schedule.py", "(1 - math.cos(", "(1 - math.sin("),
     ("training/steps.py", "losses = tf.reduce_mean(", "losses = tf.reduce_sum("),
-    ("training/steps.py", "x[:, 1:]", "x[:, :-1]"),
+    ("training/steps.py", "size)[:, 1:]", "size)[:, :-1]"),
     ("training/trainer.py", '"order of windows"', '"order"'),
     ("training/trainer.py", "epoch * steps + step, steps", "epoch * steps, steps"),
     ("training/trainer.py", "total += loss * count", "total += loss"),

@@ -70,6 +70,9 @@ def test_this_processor_is_described():
         ("ONEDNN_MAX_CPU_ISA", True),
         ("ONEDNN_DEFAULT_FPMATH_MODE", True),
         ("TF_CUDNN_USE_AUTOTUNE", True),
+        ("NCCL_ALGO", True),
+        ("NCCL_DEBUG", False),
+        ("CUBLAS_LOGINFO_DBG", False),
         ("NVIDIA_TF32_OVERRIDE", True),
         ("CUBLAS_WORKSPACE_CONFIG", True),
         ("TF_CPP_MIN_LOG_LEVEL", False),
@@ -115,6 +118,8 @@ ANSWERS = """
 #include <stddef.h>
 size_t cudnnGetVersion(void) { return VERSION; }
 int cudaRuntimeGetVersion(int *version) { *version = 12050; return 0; }
+int cublasGetProperty(int part, int *version) { *version = 12 - part; return 0; }
+int ncclGetVersion(int *version) { *version = 22703; return 0; }
 int cuDriverGetVersion(int *version) { *version = 13000; return 0; }
 int cuDeviceGet(int *device, int number) { *device = 10 + number; return number > 3 ? 101 : 0; }
 int cuDeviceTotalMem_v2(size_t *bytes, int device) { *bytes = (size_t)device << 32; return 0; }
@@ -133,7 +138,9 @@ def with_gpus(monkeypatch, tmp_path):
         subprocess.run(
             [compiler, f"-DVERSION={cudnn}", "-shared", "-fPIC", "-o", library, source], check=True
         )
-        present, load = {"libcudnn.so.9", "libcudart.so.12", "libcuda.so.1"}, ctypes.CDLL
+        present = {f"lib{name}" for name in ("cudnn.so.9", "cudart.so.12", "cuda.so.1", "cublas.so.12")}
+        present.add("libnccl.so.2")
+        load = ctypes.CDLL
         monkeypatch.setattr(ctypes, "CDLL", lambda name: load(library if name in present else name))
         gpus = [Namespace(name=f"/physical_device:GPU:{number}") for number in numbers]
         details = {"device_name": "NVIDIA H100 80GB HBM3", "compute_capability": (9, 0)}
@@ -151,14 +158,15 @@ def with_gpus(monkeypatch, tmp_path):
 
 def test_gpus_are_known_by_name_number_and_the_versions_of_their_libraries(with_gpus):
     with_gpus(0, 1)
-    assert machine.gpus() == "2 × NVIDIA H100 80GB HBM3 9.0, cuDNN 9.3.0, CUDA 12.5, driver 13.0"
+    others = "CUDA 12.5, driver 13.0, cuBLAS 12.11.10, NCCL 2.27"
+    assert machine.gpus() == f"2 × NVIDIA H100 80GB HBM3 9.0, cuDNN 9.3.0, {others}"
     with_gpus(1, cudnn=8907)
-    assert machine.gpus() == "1 × NVIDIA H100 80GB HBM3 9.0, cuDNN 8.9.7, CUDA 12.5, driver 13.0"
+    assert machine.gpus() == f"1 × NVIDIA H100 80GB HBM3 9.0, cuDNN 8.9.7, {others}"
 
 
 def test_a_library_that_does_not_answer_has_the_version_that_tensorflow_was_built_for(with_gpus):
     with_gpus(0).clear()
-    assert machine.versions() == {"cuDNN": "9", "CUDA": "12.5.1", "driver": "unknown"}
+    assert list(machine.versions().values()) == ["9", "12.5.1", *["unknown"] * 3]
     assert machine.gpu_memory() is None
 
 
