@@ -82,7 +82,7 @@ def one_of_two(addresses: list[str], index: int) -> None:
 
     from stages.distributed.strategy import AllGather, distribute
 
-    gather = AllGather(distribute("cpu", 2, index), 4)
+    gather = AllGather(distribute("cpu", 2, index), 8)
 
     @tf.function(autograph=False)
     def step(loss, gradient):

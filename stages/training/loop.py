@@ -70,7 +70,7 @@ def train(params: Params, windows: Windows, text: ModelText, cluster: Cluster | 
     trainer = None
     if not cluster:
         trainer = Trainer(params, windows, device, distribute(device, 1, index=0))
-        facts["reproducible"] = check_gpu(trainer, params)
+        facts["reproducible"] = repeats_first_steps(trainer)
         if not facts["reproducible"]:
             inputs["reproducible"] = False  # so that its checkpoints are never taken for reproducible ones
     write_json_atomically(DEVICE_FILE, facts)
@@ -108,35 +108,40 @@ def train(params: Params, windows: Windows, text: ModelText, cluster: Cluster | 
     trainer.save(MODEL_FILE)
 
 
-def check_gpu(trainer: Trainer, params: Params) -> bool:
-    """Run the first steps on GPUs; say whether cuDNN computes them, and whether they repeat.
+def repeats_first_steps(trainer: Trainer) -> bool:
+    """Do the first steps twice on GPUs, and warn if their bytes differ.
 
     Args:
         trainer: a trainer before its next epoch, whose state stays as it is.
+
+    Returns:
+        Whether the bytes are the same; True on a CPU.
+    """
+    if repeats := trainer.repeats_first_steps():
+        return repeats
+    print(
+        "warning: the first steps, done twice, gave different bytes: this run is not reproducible. It takes "
+        "over no epoch of a run that was, and no such run takes over its epochs",
+        file=sys.stderr,
+    )
+    return False
+
+
+def why_no_cudnn(trainer: Trainer, params: Params) -> str:
+    """Say why a GPU's steps are computed without cuDNN; empty where they are not, and on a CPU.
+
+    Args:
+        trainer: a trainer that has trained.
         params: all parameters.
 
     Returns:
-        Whether the steps, done twice, gave the same bytes; True on a CPU.
-
-    Raises:
-        StageError: the GPU cannot compute them.
+        The reason.
     """
-    repeats = trainer.repeats_first_steps()
-    if isinstance(trainer.loop, DeviceLoop) and not trainer.loop.uses_cudnn:
-        if params.model.cell not in HAVE_CUDNN:
-            why = f"Keras has no cuDNN layer for model.cell: {params.model.cell}"
-        elif not params.train.use_cudnn:
-            why = "train.use_cudnn is false"
-        else:
-            why = "Keras found that it cannot be used here"
-        print(f"without cuDNN: {why}", flush=True)
-    if not repeats:
-        print(
-            "warning: the first steps, done twice, gave different bytes: this run is not reproducible. It "
-            "takes over no epoch of a run that was, and no such run takes over its epochs",
-            file=sys.stderr,
-        )
-    return repeats
+    if not isinstance(trainer.loop, DeviceLoop) or trainer.loop.uses_cudnn:
+        return ""
+    if params.model.cell not in HAVE_CUDNN:
+        return f"Keras has no cuDNN layer for model.cell: {params.model.cell}"
+    return "Keras finds that it cannot be used here" if params.train.use_cudnn else "train.use_cudnn is false"
 
 
 def kept_epoch(params: Params, history: list[Metrics]) -> int:
@@ -164,6 +169,8 @@ def _run_epochs(
             started = time.monotonic()
             metrics = trainer.epoch(epoch)
             seconds = time.monotonic() - started
+            if epoch == len(done) and (why := why_no_cudnn(trainer, params)):
+                print(f"without cuDNN: {why}", flush=True)
             publish(epoch, store.write(trainer.checkpoint(store.fingerprint, metrics)))
             values = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
             print(
