@@ -41,6 +41,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60, help="optimizer steps in a run (60)")
     parser.add_argument("--device", choices=["gpu", "cpu"], default="gpu", help="of part `gpu` (gpu)")
     options = parser.parse_args()
+    if options.corpus and not options.corpus.is_file():
+        parser.error(f"argument --corpus: there is no file {options.corpus}")
     if "gpu" in options.parts:
         require_device(options.device)
     print(machine())
