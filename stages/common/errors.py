@@ -31,6 +31,7 @@ def run_stage(main: Callable[[], None]) -> None:
     Args:
         main: the function to run.
     """
+    _open_what_is_closed()
     for output in (sys.stdout, sys.stderr):
         if isinstance(output, io.TextIOWrapper):
             output.reconfigure(errors="backslashreplace")
@@ -52,6 +53,16 @@ def run_stage(main: Callable[[], None]) -> None:
         fail(f"out of memory: {str(error)[:200]}")
     except KeyboardInterrupt:
         fail("interrupted; `dvc repro` resumes after the last finished epoch", code=130)
+
+
+def _open_what_is_closed() -> None:
+    """Let standard files that the caller has closed lead nowhere, so that no other file gets their number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
 
 
 def _without_traceback(

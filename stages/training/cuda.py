@@ -40,16 +40,18 @@ def why_no_gpu(cusolver: list[str]) -> str:
 
     if not tf.sysconfig.get_build_info().get("is_cuda_build"):
         return "this TensorFlow is built without CUDA"
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError as error:
-        return f"no NVIDIA driver ({error})"
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     hidden = "" if chosen is None else f"; CUDA_VISIBLE_DEVICES is {chosen!r}"
-    if code := driver.cuInit(0):
-        text = ctypes.c_char_p()
-        driver.cuGetErrorString(code, ctypes.byref(text))
-        return f"the NVIDIA driver answers: {(text.value or b'an error').decode()} ({code}){hidden}"
+    text, count = ctypes.c_char_p(), ctypes.c_int()
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+        if code := driver.cuInit(0):
+            driver.cuGetErrorString(code, ctypes.byref(text))
+            return f"the NVIDIA driver answers: {(text.value or b'an error').decode()} ({code}){hidden}"
+        if driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value == 0:
+            return f"the NVIDIA driver lists no GPU{hidden}"
+    except (OSError, AttributeError) as error:
+        return f"no NVIDIA driver ({' '.join(str(error).split())})"
     # TensorFlow reads its logging level once, so that another process has to list them
     listing = (
         "import ctypes, sys, tensorflow; list(map(ctypes.CDLL, sys.argv[1:]))\n"

@@ -1,8 +1,11 @@
 """The training loop of the coordinator: epochs from the store, the rest computed, the kept epoch saved."""
 
+import re
 import sys
 import time
 from typing import Any
+
+import tensorflow as tf
 
 from stages.common.device_line import device_line
 from stages.common.errors import StageError
@@ -34,6 +37,7 @@ from stages.training.cuda import why_no_gpu
 from stages.training.device import CUSOLVER, GPUS, set_up_tensorflow, usable_cores
 from stages.training.device_loop import DeviceLoop
 from stages.training.fingerprint import fingerprint, fingerprint_inputs
+from stages.training.host_loop import HostLoop
 from stages.training.machine import device_facts
 from stages.training.store import CheckpointStore, open_store, publish
 from stages.training.trainer import Trainer
@@ -127,6 +131,25 @@ def repeats_first_steps(trainer: Trainer) -> bool:
     return False
 
 
+def compute_epoch(trainer: Trainer, epoch: int) -> Metrics:
+    """Train for an epoch; arguments and result as for `Trainer.epoch`.
+
+    Raises:
+        StageError: also if a GPU fails. Failures of other processes are left to the monitor.
+    """
+    try:
+        return trainer.epoch(epoch)
+    except tf.errors.OpError as error:
+        no_memory = isinstance(error, tf.errors.ResourceExhaustedError)
+        lost_worker = re.search("ollective|aborted by", error.message)
+        if no_memory or lost_worker or isinstance(trainer.loop, HostLoop):
+            raise
+        reason = " ".join(error.message.split("\n\n")[-1].split("\n\t [[")[0].split())[:300]
+        raise StageError(
+            f"the GPU failed in epoch {epoch}: {reason}; finished epochs are kept, `dvc repro` resumes"
+        ) from None
+
+
 def why_no_cudnn(trainer: Trainer, params: Params) -> str:
     """Say why a GPU's steps are computed without cuDNN; empty where they are not, and on a CPU.
 
@@ -167,7 +190,7 @@ def _run_epochs(
         else:
             monitor.send(epoch=epoch)
             started = time.monotonic()
-            metrics = trainer.epoch(epoch)
+            metrics = compute_epoch(trainer, epoch)
             seconds = time.monotonic() - started
             if epoch == len(done) and (why := why_no_cudnn(trainer, params)):
                 print(f"without cuDNN: {why}", flush=True)

@@ -46,6 +46,21 @@ def test_what_the_user_can_correct_is_one_line(body, code, line):
     assert done.stderr.startswith(line)
 
 
+@pytest.mark.parametrize(
+    ("closed", "shown"), [("<&-", "to True"), (">&-", None), ("2>&-", "to True"), ("<&- >&- 2>&-", None)]
+)
+def test_a_standard_file_that_is_closed_leads_nowhere(tmp_path, closed, shown):
+    """Otherwise the next file that is opened gets its number, and messages are written into it."""
+    body = "import os, sys; f = open(sys.argv[1], 'w'); print('to', f.fileno() > 2); os.write(2, b'lost')"
+    code = f"from stages.common.errors import run_stage\ndef main():\n    {body}\nrun_stage(main)"
+    script = f'exec "$0" -c "$1" "$2" {closed}'
+    command = ["sh", "-c", script, sys.executable, code, tmp_path / "file"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stdout == ("" if shown is None else f"{shown}\n")
+    assert (tmp_path / "file").read_text() == ""
+
+
 def test_a_bug_keeps_its_traceback():
     done = run("1 / 0")
     assert done.returncode == 1

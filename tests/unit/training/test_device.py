@@ -69,7 +69,9 @@ OLD_GPU = (
 )
 DRIVER = """
 #include <stdlib.h>
-int cuInit(unsigned flags) { return atoi(getenv("ERROR")); }
+int answer(void) { return atoi(getenv("ERROR")); }
+int cuInit(unsigned flags) { return answer() > 0 ? answer() : 0; }
+int cuDeviceGetCount(int *count) { *count = answer() == 0; return 0; }
 int cuGetErrorString(int error, const char **text) { *text = "no CUDA-capable device is detected"; return 0; }
 """
 
@@ -156,15 +158,26 @@ def test_no_gpu_is_explained_without_a_driver_and_without_cuda(run):
         ),
         (0, NOT_LOADED, {}, LIBRARIES),
         (0, IGNORED, {}, OLD_GPU),
+        (-1, "", {}, "the NVIDIA driver lists no GPU"),
         (0, "", {}, "TensorFlow does not say why"),
         (0, "", {"CUDA_VISIBLE_DEVICES": ""}, "TensorFlow does not say why; CUDA_VISIBLE_DEVICES is ''"),
     ],
-    ids=["driver", "hidden", "libraries", "old", "nothing", "nothing-hidden"],
+    ids=["driver", "hidden", "libraries", "old", "empty", "nothing", "nothing-hidden"],
 )
 def test_no_gpu_is_explained_where_there_is_a_driver(run, driver, error, report, environment, reason):
     setting = {"LD_LIBRARY_PATH": str(driver), "ERROR": str(error), "REPORT": report}
     done = run("print(device.why_no_gpu(device.CUSOLVER))", **setting, **environment)
     assert (done.stdout, done.stderr) == (f"{reason}\n", "")
+
+
+def test_a_library_that_is_no_driver_is_named(run, driver):
+    (driver / "driver.c").write_text("int nothing(void) { return 0; }")
+    command = ["cc", "-shared", "-fPIC", "-o", driver / "libcuda.so.1", driver / "driver.c"]
+    subprocess.run(command, check=True)
+    done = run("print(device.why_no_gpu(device.CUSOLVER))", LD_LIBRARY_PATH=str(driver))
+    assert done.stdout.startswith("no NVIDIA driver (")
+    assert "undefined symbol: cuInit" in done.stdout
+    assert done.stderr == ""
 
 
 def test_cusolver_is_loaded_from_its_package_where_there_is_a_driver(run, driver):

@@ -10,6 +10,7 @@ from stages.common.errors import StageError
 from stages.text.windows import make_windows
 from stages.training import host_loop
 from stages.training.device_loop import READS, DeviceLoop
+from stages.training.loop import compute_epoch
 from stages.training.trainer import Trainer
 from tests.support import EVERYTHING, make_text
 from tests.unit.graph_support import all_operations, gpu_kernel, ways_to_the_host
@@ -128,6 +129,10 @@ def test_a_step_that_the_device_cannot_compute_is_an_error(trainer_on):
             return gradients_of(*map(tf.identity, batch))
 
     trainer.loop._gradients_of = failing
+    with pytest.raises(
+        StageError, match=r"the GPU failed in epoch 0: .*CUDNN_STATUS_NOT_SUPPORTED.*; finished"
+    ):
+        compute_epoch(trainer, 0)
     with pytest.raises(StageError, match=r"first step: .*CUDNN_STATUS_NOT_SUPPORTED.*; try a smaller"):
         trainer.repeats_first_steps()
 
