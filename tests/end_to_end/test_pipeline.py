@@ -261,8 +261,9 @@ def test_what_a_stage_cannot_read_is_named(small, stage, file, content, says):
 
 
 def test_a_gpu_that_is_not_there_is_named(small):
-    small.set_params(train__device="gpu", vectorize__lowercase=False)
+    small.set_params(vectorize__lowercase=False)
     small.dvc("repro", "vectorize")  # another vocabulary
+    small.set_params(train__device="gpu")
     before = outputs(small.root)
     done = small.run("python", "-m", "stages.train", code=1, CUDA_VISIBLE_DEVICES="-1")
     assert done.stderr.startswith("error: train.device: got 'gpu', but TensorFlow sees no GPU here: ")
