@@ -69,5 +69,7 @@ def requested(driver: webdriver.Chrome) -> list[str]:
 if __name__ == "__main__":
     with browser(1100, 1150) as driver:
         open_page(driver, Path(sys.argv[1]))
-        driver.find_elements("css selector", "input[type=radio]")[1].click()  # 0.5 of the default temperatures
+        driver.find_elements("css selector", "input[type=radio]")[
+            1
+        ].click()  # 0.5 of the default temperatures
         driver.save_screenshot(sys.argv[2])

@@ -22,7 +22,7 @@ from tests.support import Project, free_ports, outputs, tf_config, trained, with
 
 @pytest.mark.parametrize("workers", [3])
 def test_any_number_of_workers_gives_the_same_bytes(one_process, untrained, workers):
-    """Losses, weights, optimizer, samples at temperature 0 and above; three workers, eight microbatches."""
+    """Losses, weights, optimizer, samples at temperature 0 and above; three workers for four microbatches."""
     untrained.set_params(train__workers=workers)
     done = untrained.dvc("repro", "sample")
     assert done.stdout.count("waiting for worker 1") == 1
@@ -153,8 +153,8 @@ def test_workers_that_wait_are_told_to_end_where_training_has_stopped_early(untr
 
 
 def test_more_workers_than_microbatches(small):
-    small.set_params(train__workers=9)
+    small.set_params(train__workers=5)
     done = small.run("python", "-m", "stages.train", code=1)
-    assert done.stderr.startswith("error: train.workers: got 9 workers; takes at most 8 (train.microbatches")
+    assert done.stderr.startswith("error: train.workers: got 5 workers; takes at most 4 (train.microbatches")
     done = small.run("python", "-m", "stages.worker", code=1)
     assert done.stderr.startswith("error: TF_CONFIG: does not make this process a worker; takes")

@@ -42,9 +42,12 @@ def test_losses_and_weights_are_those_of_single_steps_to_the_bit(trainer_on, mon
     for epoch in range(2):
         assert ours.epoch(epoch) == plain.epoch(epoch)
         assert state_of(ours) == state_of(plain)
+        if epoch == 0:  # it is undone
+            assert ours.repeats_first_steps()
+            assert state_of(ours) == state_of(plain)
     assert not ours.loop.uses_cudnn  # there is no GPU
     steps = plain.loop.begun
-    assert 2 * 2 <= ours.loop.begun == ours.loop.done <= 2 * READS
+    assert 2 * 2 <= ours.loop.begun == ours.loop.done <= 2 * READS + 2
     if "text" in changes:
         assert steps > 2 * READS  # so a run of the compiled function has several steps
         assert len(ours.windows.x) % ours.batch_size  # and the last batch is smaller
@@ -93,17 +96,6 @@ def test_the_checks_of_operations_find_what_is_wrong():
     operations = list(all_operations(look_up.get_concrete_function(*shapes).graph))
     assert [each.type for each in operations if not gpu_kernel(each)] == ["GatherV2"]
     assert ways_to_the_host(operations) == ["Cast -> StridedSlice"]
-
-
-def test_the_first_steps_are_taken_twice_and_undone(trainer_on):
-    trainer = trainer_on("gpu", **EVERYTHING)
-    trainer.epoch(0)
-    before = state_of(trainer)
-    assert trainer.repeats_first_steps()
-    assert state_of(trainer) == before
-    other = trainer_on("gpu", **EVERYTHING)
-    other.epoch(0)
-    assert trainer.epoch(1) == other.epoch(1)
 
 
 def test_steps_that_differ_are_noticed(trainer_on):
