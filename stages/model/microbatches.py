@@ -6,15 +6,16 @@ cores or workers.
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import tensorflow as tf
 
 LossAndGradients = tuple[tf.Tensor, list[tf.Tensor]]
-# (x, y, share, key) of one microbatch, share being each window's part of the batch's total weight
-MicrobatchGradients = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], LossAndGradients]
-# (x, y, weight, key) of a batch
-BatchGradients = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], LossAndGradients]
+# (x, y, share, key, *state before) of one microbatch -> loss, gradients, *state after; share is each window's
+# part of the batch's total weight, a state is tensors with a row for each window
+MicrobatchGradients = Callable[..., tuple[Any, ...]]
+# (x, y, weight, key, *state before) of a batch -> loss, gradients, *state after
+BatchGradients = Callable[..., tuple[Any, ...]]
 
 
 class Exchange(Protocol):
@@ -76,16 +77,20 @@ def over_microbatches(
     Returns:
         A function of x (rows, maxlen) and y (rows,), int32 indices, weight (batch,) float32, 0 for a row
         that only pads, and key (2,) int32, which random draws follow from. It returns the weighted mean
-        loss and its gradients. `rows` is `batch`, or with an exchange the rows of its own microbatches.
+        loss and its gradients. `rows` is `batch`, or with an exchange the rows of its own microbatches. For
+        models that carry a state it also takes and returns that, tensors of `rows` rows.
     """
 
-    def gradients(x, y, weight, key):
+    def gradients(x, y, weight, key, *state):
         own = exchange.own if exchange else range(microbatches)
         shares = tf.split(weight / tf.reduce_sum(weight), microbatches)[own.start : own.stop]
         keys = [fold_in(key, n) for n in own]
-        rows = zip(tf.split(x, len(own)), tf.split(y, len(own)), shares, keys, strict=True)
-        parts = [gradients_of(*part) for part in rows]
+        rows = [tf.split(x, len(own)), tf.split(y, len(own)), shares, keys]
+        rows += [tf.split(tensor, len(own)) for tensor in state]
+        results = [gradients_of(*part) for part in zip(*rows, strict=True)]
+        parts = [(loss, own_gradients) for loss, own_gradients, *_ in results]
         losses, each = zip(*(exchange(parts) if exchange else parts), strict=True)
-        return sum_in_order(*losses), [sum_in_order(*terms) for terms in zip(*each, strict=True)]
+        after = [tf.concat(tensors, axis=0) for tensors in zip(*(rest for _, _, *rest in results), strict=True)]
+        return sum_in_order(*losses), [sum_in_order(*terms) for terms in zip(*each, strict=True)], *after
 
     return gradients
