@@ -55,7 +55,8 @@ def main() -> None:
     text = read_model_text(options.model)
 
     def encoded(prompt: str | None) -> deque[int]:
-        return deque(text.encode(prompt, "the prompt").tolist(), maxlen=text.maxlen)
+        indices = text.encode(prompt, "the prompt").tolist()
+        return deque(indices, maxlen=None if text.carried else text.maxlen)
 
     prompt = read_prompt(options.prompt, options.prompt_file)
     window = encoded(prompt)
@@ -67,7 +68,9 @@ def main() -> None:
     from stages.training.loading import load_trained
 
     model = load_trained(options.model, options.epoch, text)
-    sampler = StreamingSampler(model, text.vocabulary, options.temperature, options.top_k, options.seed)
+    sampler = StreamingSampler(
+        model, text.vocabulary, options.temperature, options.top_k, options.seed, text.carried
+    )
     if options.interactive:
         converse(sampler, options.length, window, encoded, begin=prompt is not None)
     else:

@@ -32,7 +32,7 @@ def main() -> None:
     from stages.model.generator import Generator, uniform_draws
 
     model = build_model(**arguments)
-    generator = Generator(model, params.temperatures, params.length)
+    generator = Generator(model, params.temperatures, params.length, text.carried)
     samples: list[Sample] = []
     for path in files:
         checkpoint = fitting_checkpoint(path, text.vocabulary)

@@ -21,7 +21,7 @@ def main() -> None:
     cluster = cluster_to_coordinate(params.train.workers)
     windows = load_windows()
     require_validation_split(params.train, windows)
-    text = model_text(windows, params.vectorize)
+    text = model_text(windows, params.vectorize, params.train.state == "carried")
     text.encode(params.sample.prompt, "sample.prompt")  # or the sample stage would fail after the training
     if cluster:  # TensorFlow reports lost workers in many lines; here it is one
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -63,7 +63,12 @@ def build_model(
 
 
 def compile_model(
-    model: keras.Model, learning_rate: float, optimizer: str = "rmsprop", clip_norm: float | None = None
+    model: keras.Model,
+    learning_rate: float,
+    optimizer: str = "rmsprop",
+    clip_norm: float | None = None,
+    weight_decay: float = 0.0,
+    ema_momentum: float | None = None,
 ) -> keras.optimizers.Optimizer:
     """Compile a model with the article's loss, categorical cross-entropy.
 
@@ -72,11 +77,19 @@ def compile_model(
         learning_rate: the optimizer's learning rate.
         optimizer: rmsprop, the article's, or adam.
         clip_norm: the largest norm of all gradients together (Pascanu et al. 2013); None for any.
+        weight_decay: a step first makes each weight but the biases smaller by this times the learning rate
+            times the weight (decoupled weight decay, Loshchilov & Hutter 2019).
+        ema_momentum: of an exponential moving average of the weights that the optimizer keeps; None for none.
 
     Returns:
         The optimizer, its variables built.
     """
-    built = OPTIMIZERS[optimizer](learning_rate=learning_rate, global_clipnorm=clip_norm, name=optimizer)
+    options: dict[str, Any] = {"global_clipnorm": clip_norm, "weight_decay": weight_decay or None}
+    if ema_momentum is not None:
+        options |= {"use_ema": True, "ema_momentum": ema_momentum}
+    built = OPTIMIZERS[optimizer](learning_rate=learning_rate, name=optimizer, **options)
+    if weight_decay:
+        built.exclude_from_weight_decay(var_names=["bias"])
     model.compile(loss=keras.losses.CategoricalCrossentropy(), optimizer=built)
     built.build(model.trainable_variables)
     return built

@@ -123,10 +123,7 @@ def forward_kernel(cell: Cell, inputs: Tensors, zh: tf.Tensor, recurrent_bias: t
     """
     low, full = zh.dtype, recurrent_bias.dtype
     first, second = inputs
-    if second.dtype == tf.int32:
-        zx = tf.gather(first, second)
-    else:
-        zx = tf.cast(first, full) + second
+    zx = tf.gather(first, second) if second.dtype == tf.int32 else tf.cast(first, full) + second
     kept, h, memory = cell.forward(zx, tf.cast(zh, full) + recurrent_bias, memory)
     return tuple(tf.cast(each, low) for each in kept), tf.cast(h, low), memory
 

@@ -17,48 +17,19 @@ With X (T n, .) for the inputs of all T positions of n windows, one row each, H 
 An embedding E is folded into the first kernel: the rows of E W are what the characters look up. The state
 before the window is a constant to the gradient (truncated back-propagation through time).
 
-Regularization (all draws follow from the step's key):
-
-- dropout on each recurrent layer's outputs, drawn for each position (Srivastava et al. 2014) or once for
-  all positions of a window (variational dropout: Gal & Ghahramani 2016)
-- DropConnect on the recurrent weights U, drawn once for a step (Wan et al. 2013; Merity et al. 2018):
-  U' = U m / (1 - p), with m 0 with probability p and else 1; dU = dU' m / (1 - p)
-- tied embedding and output (Press & Wolf 2017): D is E^T from the start, and both get the sum of their
-  gradients. The optimizers treat each number by itself, so they stay equal.
-
 Memory: 6 H floats for each position of an LSTM until the way back, 4 H more for dz.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
-from stages.model.cells import CELLS, Cell, Tensors, backward_kernel, forward_kernel
-from stages.model.microbatches import (
-    BatchGradients,
-    Exchange,
-    fold_in,
-    over_microbatches,
-    sum_in_order,
-)
-
-WEIGHT_DROPOUT = 1000  # draws of the weights, apart from those of layers, which have their numbers
-
-
-class Regularization(NamedTuple):
-    """What a training step does against overfitting, beside the dropout layers of the model.
-
-    Attributes:
-        weight_dropout: share of the recurrent weights that a step leaves out.
-        variational_dropout: whether dropout leaves out the same outputs at all positions of a window.
-        tied: whether the embedding and the output layer share their weights.
-    """
-
-    weight_dropout: float = 0.0
-    variational_dropout: bool = False
-    tied: bool = False
+from stages.model.cells import CELLS, Cell
+from stages.model.fused_layer import Layer, product_over_rows
+from stages.model.microbatches import BatchGradients, Exchange, over_microbatches
+from stages.model.regularization import Regularization, drop_weights, output_mask, tie_gradients
 
 
 class Stack(NamedTuple):
@@ -69,12 +40,14 @@ class Stack(NamedTuple):
         units: hidden units of each layer.
         dropout: for each layer the rate of the dropout after it and that layer's number in the model.
         embedding: whether there is one.
+        all_positions: whether the model predicts at every position, not only after the window.
     """
 
     cell: Cell
     units: list[int]
     dropout: list[tuple[float, int]]
     embedding: bool
+    all_positions: bool
 
     def zero_state(self, rows: int, dtype: tf.DType) -> list[tf.Tensor]:
         """Create the state before a text: for each layer h, in `dtype`, and the cell's memory."""
@@ -85,17 +58,8 @@ class Stack(NamedTuple):
         ]
 
 
-def stack_of(model: keras.Sequential) -> Stack | None:
-    """Take a model of `build_model` apart.
-
-    Args:
-        model: the model.
-
-    Returns:
-        Its parts; None if it does not predict at every position, so that the step does not apply.
-    """
-    if len(model.output_shape) != 3 or any(w.dtype != "float32" for w in model.trainable_variables):
-        return None
+def stack_of(model: keras.Sequential) -> Stack:
+    """Take a model of `build_model` apart."""
     layers = list(enumerate(model.layers))
     recurrent = [(number, layer) for number, layer in layers if isinstance(layer, keras.layers.RNN)]
     rates = {number: layer.rate for number, layer in layers if isinstance(layer, keras.layers.Dropout)}
@@ -105,121 +69,8 @@ def stack_of(model: keras.Sequential) -> Stack | None:
         units=[layer.units for _, layer in recurrent],
         dropout=[(rates.get(number + 1, 0.0), number + 1) for number, _ in recurrent],
         embedding=recurrent[0][0] > 0,
+        all_positions=len(model.output_shape) == 3,
     )
-
-
-def dropout_mask(key: tf.Tensor, rate: float, shape: tuple[int, ...], dtype: tf.DType) -> tf.Tensor:
-    """Draw a mask: 0 with probability `rate`, else 1 / (1 - rate)."""
-    draws = tf.random.stateless_uniform(shape, key, alg="philox")
-    return tf.cast(draws >= rate, dtype) * (1 / (1 - rate))
-
-
-def output_mask(key, number: int, rate: float, shape: tuple[int, int, int], variational: bool, dtype):
-    """Draw the dropout of a layer's outputs.
-
-    Args:
-        key: (2,) int32, of the microbatch.
-        number: of the dropout layer in the model.
-        rate: the share to leave out.
-        shape: (T, n, H).
-        variational: whether to draw once for all positions.
-        dtype: of the mask.
-
-    Returns:
-        (T, n, H), or (1, n, H) if variational.
-    """
-    return dropout_mask(fold_in(key, number), rate, (1, *shape[1:]) if variational else shape, dtype)
-
-
-class Layer:
-    """The forward pass of one recurrent layer, and its way back.
-
-    Attributes:
-        outputs: (T n, H), h at each position.
-        state: after the last position: h (n, H) and the memory.
-    """
-
-    def __init__(self, cell: Cell, weights: list[tf.Tensor], inputs, state: list[tf.Tensor], dtype) -> None:
-        """Run the layer over a window.
-
-        Args:
-            cell: its kind.
-            weights: W (I, G H), U (H, G H), b (G H,) or (2, G H).
-            inputs: T (n,) int32 indices into the rows of W, or a (T n, I) tensor and T.
-            state: h (n, H) and the memory.
-            dtype: of the products.
-        """
-        kernel, recurrent, bias = weights
-        self._cell, self._like = cell, tf.zeros((), kernel.dtype)
-        self._recurrent = tf.cast(recurrent, dtype)
-        self._two_biases = bias.shape.rank == 2
-        bias, recurrent_bias = tf.unstack(bias) if self._two_biases else (bias, self._like)
-        self._looked_up = inputs if isinstance(inputs, list) else None
-        if self._looked_up is not None:
-            self._rows, rows = kernel.shape[0], kernel + bias
-            steps = [(rows, x) for x in inputs]
-        else:
-            self._inputs, positions = inputs
-            self._kernel = tf.cast(kernel, dtype)
-            steps = [(zx, bias) for zx in tf.split(tf.matmul(self._inputs, self._kernel), positions)]
-        h, memory = state[0], tuple(state[1:])
-        self._before: list[tf.Tensor] = []  # h before each position
-        self._kept: list[tuple[Tensors, Tensors, Tensors]] = []
-        for step in steps:
-            zh = tf.matmul(h, self._recurrent)
-            kept, after_h, after = forward_kernel(cell, step, zh, recurrent_bias, memory)
-            self._kept.append((kept, memory, after))
-            self._before.append(h)
-            h, memory = after_h, after
-        self.state = [h, *memory]
-        self.outputs = tf.concat([*self._before[1:], h], axis=0)
-
-    def backward(self, d_outputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.Tensor] | None]:
-        """Differentiate the layer.
-
-        Args:
-            d_outputs: the derivative by the output at each position, T of (n, H).
-
-        Returns:
-            The gradients of W, U and b, and the derivative by the inputs at each position, T of (n, I); None
-            where these are looked up.
-        """
-        transposed = tf.transpose(self._recurrent)
-        positions = len(self._kept)
-        by_input: list[Any] = [None] * positions
-        by_state: list[Any] = [None] * positions
-        d_memory = tuple(tf.zeros_like(each) for each in self._kept[-1][2])
-        later: Tensors = ()
-        for t in reversed(range(positions)):
-            dhs = (d_outputs[t], *later)
-            by_input[t], dzh, d_memory = backward_kernel(self._cell, *self._kept[t], dhs, d_memory, self._like)
-            by_state[t] = by_input[t] if dzh is None else dzh
-            later = (tf.matmul(by_state[t], transposed),) if t else ()
-        dzx = tf.concat(by_input, axis=0)
-        dzh = dzx if by_state[0] is by_input[0] else tf.concat(by_state, axis=0)
-        d_recurrent = product_over_rows(tf.concat(self._before, axis=0), dzh, self._like.dtype)
-        if self._looked_up is not None:
-            hot = tf.one_hot(tf.concat(self._looked_up, axis=0), self._rows, dtype=dzx.dtype)
-            d_kernel = product_over_rows(hot, dzx, self._like.dtype)
-            d_bias, d_inputs = tf.reduce_sum(d_kernel, axis=0), None  # each position has one row
-        else:
-            d_kernel = product_over_rows(self._inputs, dzx, self._like.dtype)
-            d_bias = sum_of_rows(dzx, self._like)
-            d_inputs = tf.split(tf.matmul(dzx, self._kernel, transpose_b=True), positions)
-        if self._two_biases:
-            d_bias = tf.stack([d_bias, sum_of_rows(dzh, self._like)])
-        return [d_kernel, d_recurrent, d_bias], d_inputs
-
-
-def product_over_rows(left: tf.Tensor, right: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    """Compute left^T right in the type of both, as `dtype`."""
-    return tf.cast(tf.matmul(left, right, transpose_a=True), dtype)
-
-
-@tf.function(jit_compile=True, autograph=False)
-def sum_of_rows(rows, like):
-    """Sum (rows, columns) over the rows, in the type of `like`."""
-    return tf.reduce_sum(tf.cast(rows, like.dtype), axis=0)
 
 
 @tf.function(jit_compile=True, autograph=False)
@@ -247,7 +98,7 @@ class SequencePass:
     """A forward pass of a microbatch, and its way back.
 
     Attributes:
-        losses: (T, n) cross-entropy at each position.
+        losses: (T, n) cross-entropy at each position, or (1, n) after the last one.
         state: after the last position, as `Stack.zero_state` has it.
     """
 
@@ -257,7 +108,7 @@ class SequencePass:
         weights: list[tf.Tensor],
         x: tf.Tensor,
         y: tf.Tensor,
-        state: list[tf.Tensor],
+        state: Sequence[tf.Tensor],
         dtype: tf.DType,
         masks: Callable[[int, tuple[int, int, int]], tf.Tensor | None],
     ) -> None:
@@ -275,7 +126,7 @@ class SequencePass:
         n, positions = x.shape
         self._stack, self._weights, self._positions = stack, weights, positions
         inputs: Any = tf.unstack(x, axis=1)
-        targets = tf.concat([*inputs[1:], y], axis=0)
+        targets = tf.concat([*inputs[1:], y], axis=0) if stack.all_positions else y
         first = 1 if stack.embedding else 0
         kernel = tf.matmul(weights[0], weights[1]) if stack.embedding else weights[0]
         self._layers, self._masks, self.state = [], [], []
@@ -293,22 +144,25 @@ class SequencePass:
             if mask is not None:
                 outputs = tf.reshape(tf.reshape(outputs, (positions, n, units)) * mask, outputs.shape)
             inputs = (outputs, positions)
-        self._top = inputs[0]
+        self._top = inputs[0] if stack.all_positions else inputs[0][-n:]
         self._dense = tf.cast(weights[-2], dtype)
         losses, self._d_logits = losses_kernel(tf.matmul(self._top, self._dense), weights[-1], targets)
-        self.losses = tf.reshape(losses, (positions, n))
+        self.losses = tf.reshape(losses, (-1, n))
 
     def gradients(self, share: tf.Tensor) -> list[tf.Tensor]:
         """Compute the gradients of the sum of losses times `share` (n,), in the order of the weights."""
         positions, full = self._positions, self._weights[0].dtype
-        d_logits = self._d_logits * tf.tile(share, [positions])[:, None]
+        targets = self.losses.shape[0]
+        d_logits = self._d_logits * tf.tile(share, [targets])[:, None]
         low = tf.cast(d_logits, self._top.dtype)
         found = [product_over_rows(self._top, low, full), tf.reduce_sum(d_logits, axis=0)]
-        d_outputs: Any = tf.split(tf.matmul(low, self._dense, transpose_b=True), positions)
+        d_outputs: Any = tf.split(tf.matmul(low, self._dense, transpose_b=True), targets)
+        d_outputs = [None] * (positions - targets) + d_outputs
         for layer, mask in zip(reversed(self._layers), reversed(self._masks), strict=True):
             if mask is not None:
                 each_mask = tf.unstack(mask) * (1 if mask.shape[0] > 1 or positions == 1 else positions)
-                d_outputs = [d * m for d, m in zip(d_outputs, each_mask, strict=True)]
+                pairs = zip(d_outputs, each_mask, strict=True)
+                d_outputs = [None if d is None else d * m for d, m in pairs]
             of_layer, d_outputs = layer.backward(d_outputs)
             found = of_layer + found
         if self._stack.embedding:
@@ -331,7 +185,7 @@ def sequence_gradients(
     """Build the function that computes a batch's mean loss, its gradients and the state after it.
 
     Args:
-        model: a model that has a `stack_of`.
+        model: a model of `build_model`.
         microbatches: as for `over_microbatches`.
         dtype: of the products.
         exchange: as for `over_microbatches`.
@@ -341,47 +195,42 @@ def sequence_gradients(
         A function as `over_microbatches` returns, with a state.
     """
     stack = stack_of(model)
-    assert stack is not None
     weight_dropout, variational, tied = regularization or Regularization()
     recurrent = [number for number, w in enumerate(model.trainable_variables) if "recurrent" in w.path]
 
     def gradients(x, y, weight, key, *state):
         # read once per batch, not once per microbatch
         weights = [tf.convert_to_tensor(variable) for variable in model.trainable_variables]
-        weight_masks = {}
-        if weight_dropout:
-            for number in recurrent:
-                own = fold_in(key, WEIGHT_DROPOUT + number)
-                weight_masks[number] = dropout_mask(own, weight_dropout, weights[number].shape, tf.float32)
-                weights[number] *= weight_masks[number]
+        masks = drop_weights(key, weights, recurrent, weight_dropout)
 
         def of_microbatch(x, y, share, key, *state):
-            def masks(layer: int, shape: tuple[int, int, int]) -> tf.Tensor | None:
+            def dropout(layer: int, shape: tuple[int, int, int]) -> tf.Tensor | None:
                 rate, number = stack.dropout[layer]
                 return output_mask(key, number, rate, shape, variational, dtype) if rate else None
 
-            forward = SequencePass(stack, weights, x, y, state, dtype, masks)
-            share /= x.shape[1]
+            forward = SequencePass(stack, weights, x, y, state, dtype, dropout)
+            share /= x.shape[1] if stack.all_positions else 1
             loss = tf.reduce_sum(forward.losses * share)
             return loss, forward.gradients(share), *forward.state
 
         step = over_microbatches(of_microbatch, microbatches, exchange)
         loss, found, *after = step(x, y, weight, key, *state)
-        for number, mask in weight_masks.items():
+        for number, mask in masks.items():
             found[number] *= mask
         if tied:
-            both = sum_in_order(found[0], tf.transpose(found[-2]))
-            found[0], found[-2] = both, tf.transpose(both)
+            tie_gradients(found)
         return loss, found, *after
 
     return gradients
 
 
-def sequence_losses(model: keras.Sequential, microbatches: int) -> Callable[..., tuple[tf.Tensor, list[tf.Tensor]]]:
+def sequence_losses(
+    model: keras.Sequential, microbatches: int
+) -> Callable[..., tuple[tf.Tensor, list[tf.Tensor]]]:
     """Build the function that computes the losses of a batch without dropout, in float32.
 
     Args:
-        model: a model that has a `stack_of`.
+        model: a model of `build_model` that predicts at every position.
         microbatches: their number, which has to divide the batch.
 
     Returns:
@@ -389,12 +238,11 @@ def sequence_losses(model: keras.Sequential, microbatches: int) -> Callable[...,
         losses and the state after.
     """
     stack = stack_of(model)
-    assert stack is not None
 
     def losses(x, y, *state):
         weights = [tf.convert_to_tensor(variable) for variable in model.trainable_variables]
         parts = [
-            SequencePass(stack, weights, *part[:2], part[2:], tf.float32, lambda *_: None)
+            SequencePass(stack, weights, part[0], part[1], part[2:], tf.float32, lambda *_: None)
             for part in zip(*(tf.split(each, microbatches) for each in (x, y, *state)), strict=True)
         ]
         states = [tf.concat(each, axis=0) for each in zip(*(part.state for part in parts), strict=True)]

@@ -69,15 +69,19 @@ def draw(logits: tf.Tensor, temperatures: np.ndarray, uniform: tf.Tensor) -> tf.
 class Generator:
     """Generates text from a model's present weights. It compiles once, for any number of epochs."""
 
-    def __init__(self, model: keras.Sequential, temperatures: Sequence[float], length: int) -> None:
+    def __init__(
+        self, model: keras.Sequential, temperatures: Sequence[float], length: int, carried: bool = False
+    ) -> None:
         """Prepare the program.
 
         Args:
             model: a model of `build_model`.
             temperatures: the sampling temperatures, at least 0.
             length: characters to generate.
+            carried: whether the state goes on from character to character, in one window without end.
         """
         self.maxlen, self.vocab_size = model.input_shape[1:]
+        self._windows, self._carried = (1 if carried else self.maxlen), carried
         self.temperatures = np.array(temperatures, dtype=np.float64)
         self.length = length
         self._sizes, self._advance, self._logits = recurrence(model)
@@ -89,7 +93,7 @@ class Generator:
         As long as fewer than `maxlen` characters are known, the window is all of them.
 
         Args:
-            prompt: (P,) int32 indices, 1 <= P <= maxlen.
+            prompt: (P,) int32 indices, 1 <= P <= maxlen; any number where the state is carried.
             uniform: (length, temperatures) in [0, 1), as `uniform_draws` gives.
 
         Returns:
@@ -100,18 +104,18 @@ class Generator:
     def _generate(self, prompt: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
         """Feed the prompt, then each drawn character (the compiled program)."""
         known = prompt.shape[0]
-        rows = len(self.temperatures)
-        slots = tf.range(self.maxlen)
+        rows, windows = len(self.temperatures), self._windows
+        slots = tf.range(windows)
 
         def step(at, character, states, drawn):
             # the window that starts at this character takes the slot of the one that is full
-            keep = tf.cast(slots != at % self.maxlen, tf.float32)[:, None, None]
-            x = tf.tile(tf.one_hot(character, self.vocab_size), [self.maxlen, 1])
+            keep = tf.cast(slots != (-1 if self._carried else at % windows), tf.float32)[:, None, None]
+            x = tf.tile(tf.one_hot(character, self.vocab_size), [windows, 1])
             flat = [tf.reshape(state * keep, (-1, state.shape[-1])) for state in states]
             output, flat = self._advance(x, flat)
-            states = [tf.reshape(state, (self.maxlen, rows, state.shape[-1])) for state in flat]
-            output = tf.reshape(output, (self.maxlen, rows, output.shape[-1]))
-            oldest = tf.where(at + 1 < self.maxlen, 0, (at + 1) % self.maxlen)
+            states = [tf.reshape(state, (windows, rows, state.shape[-1])) for state in flat]
+            output = tf.reshape(output, (windows, rows, output.shape[-1]))
+            oldest = tf.where(at + 1 < windows, 0, (at + 1) % windows)
             logits = self._logits(tf.gather(output, oldest))
             nth = at - (known - 1)  # of the characters to generate; below 0 the prompt is still being read
             new = draw(logits, self.temperatures, tf.gather(uniform, tf.maximum(nth, 0)))
@@ -123,7 +127,7 @@ class Generator:
         state = (
             tf.constant(0),
             tf.fill([rows], prompt[0]),
-            [tf.zeros((self.maxlen, rows, size)) for size in self._sizes],
+            [tf.zeros((windows, rows, size)) for size in self._sizes],
             tf.zeros((self.length, rows), tf.int32),
         )
         last = known - 1 + self.length

@@ -90,7 +90,9 @@ def over_microbatches(
         results = [gradients_of(*part) for part in zip(*rows, strict=True)]
         parts = [(loss, own_gradients) for loss, own_gradients, *_ in results]
         losses, each = zip(*(exchange(parts) if exchange else parts), strict=True)
-        after = [tf.concat(tensors, axis=0) for tensors in zip(*(rest for _, _, *rest in results), strict=True)]
+        after = [
+            tf.concat(tensors, axis=0) for tensors in zip(*(rest for _, _, *rest in results), strict=True)
+        ]
         return sum_in_order(*losses), [sum_in_order(*terms) for terms in zip(*each, strict=True)], *after
 
     return gradients

@@ -48,6 +48,40 @@ def compile_next_logits(model: keras.Sequential) -> NextLogits:
     return next_logits
 
 
+def compile_reader(model: keras.Sequential) -> Callable[[], NextLogits]:
+    """Compile a model to one XLA program that reads a text on with a carried state.
+
+    Args:
+        model: a model of `build_model`.
+
+    Returns:
+        A function that begins a text. It returns a function from all indices of the text so far to (V,)
+        logits, which reads those that it has not read yet.
+    """
+    sizes, advance, logits = recurrence(model)
+    vocab_size = model.input_shape[-1]
+
+    @tf.function(jit_compile=True, autograph=False)
+    def program(index, states):
+        output, states = advance(tf.one_hot(index, vocab_size)[None], states)
+        return logits(output)[0], states
+
+    def begin() -> NextLogits:
+        state: list[tf.Tensor] = [tf.zeros((1, size)) for size in sizes]
+        read = 0
+
+        def next_logits(indices: Sequence[int]) -> np.ndarray:
+            nonlocal state, read
+            for index in itertools.islice(indices, read, None):
+                found, state = program(tf.constant(index), state)
+            read = len(indices)
+            return found.numpy()
+
+        return next_logits
+
+    return begin
+
+
 class StreamingSampler:
     """Generates text from a trained model, one character at a time."""
 
@@ -58,6 +92,7 @@ class StreamingSampler:
         temperature: float,
         top_k: int | None = None,
         seed: int = 0,
+        carried: bool = False,
     ) -> None:
         """Compile the model.
 
@@ -67,8 +102,14 @@ class StreamingSampler:
             temperature: the sampling temperature, at least 0.
             top_k: draw among this many of the likeliest characters; None for all.
             seed: the random seed.
+            carried: whether the state goes on from character to character.
         """
-        self._next_logits = compile_next_logits(model)
+        self._begin: Callable[[], NextLogits]
+        if carried:
+            self._begin = compile_reader(model)
+        else:
+            of_window = compile_next_logits(model)
+            self._begin = lambda: of_window
         self._vocabulary, self._seed = vocabulary, seed
         self._temperature, self._top_k = temperature, top_k
 
@@ -76,15 +117,16 @@ class StreamingSampler:
         """Generate character after character, without end, each from the `maxlen` before it.
 
         Args:
-            window: the last `maxlen` indices; each new one is added.
+            window: the last `maxlen` indices, or all where the state is carried; each new one is added.
             text: number of the text, which the random draws depend on.
 
         Yields:
             The next character.
         """
         draws = keyed_generator(self._seed, "generate by hand", text)
+        next_logits = self._begin()
         while True:
-            index = draw(self._next_logits(window), self._temperature, self._top_k, draws.random())
+            index = draw(next_logits(window), self._temperature, self._top_k, draws.random())
             window.append(index)
             yield self._vocabulary[index]
 

@@ -24,6 +24,7 @@ class ModelText(Section):
     lowercase: bool = parameter("true or false")
     newlines_to_spaces: bool = parameter("true or false")
     first_window: str = parameter("the first window of the training text", min_length=1)
+    carried: bool = parameter("true or false", default=False)
 
     @property
     def maxlen(self) -> int:
@@ -42,27 +43,29 @@ class ModelText(Section):
             name: what error messages call it.
 
         Returns:
-            (P,) int32 indices of the last `maxlen` characters at most.
+            (P,) int32 indices, of the last `maxlen` characters at most unless the state is carried.
 
         Raises:
             StageError: the prompt is empty or has a character outside the vocabulary.
         """
-        return encode_prompt(self.normalized(prompt), self.vocabulary, self.maxlen, name)
+        text = self.normalized(prompt)
+        return encode_prompt(text, self.vocabulary, len(text) if self.carried else self.maxlen, name)
 
 
-def model_text(windows: Windows, settings: Vectorize) -> ModelText:
-    """Describe how a model that learns from these windows reads text."""
+def model_text(windows: Windows, settings: Vectorize, carried: bool) -> ModelText:
+    """Describe how a model that learns from these windows reads text, and whether with a carried state."""
     return ModelText(
         vocabulary=windows.vocabulary,
         lowercase=settings.lowercase,
         newlines_to_spaces=settings.newlines_to_spaces,
         first_window=decode(windows.x[0], windows.vocabulary),
+        carried=carried,
     )
 
 
 def write_model_text(folder: Path, text: ModelText) -> None:
     """Write the file into a model's folder."""
-    write_json_atomically(folder / FILE_NAME, text.model_dump())
+    write_json_atomically(folder / FILE_NAME, text.model_dump(exclude_defaults=True))
 
 
 def read_model_text(folder: Path) -> ModelText:

@@ -5,7 +5,7 @@ import io
 import json
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class Checkpoint:
         metrics: loss of the epoch and the like.
         weights: arrays in Keras's order.
         optimizer: arrays in Keras's order.
+        training_weights: what training goes on with, where `weights` is an average of it; else empty.
     """
 
     epoch: int
@@ -40,6 +41,7 @@ class Checkpoint:
     metrics: dict[str, float]
     weights: list[np.ndarray]
     optimizer: list[np.ndarray]
+    training_weights: list[np.ndarray] = field(default_factory=list)
 
 
 class DamagedCheckpoint(Exception):
@@ -69,6 +71,7 @@ def to_bytes(checkpoint: Checkpoint) -> bytes:
     }
     arrays = {f"weights_{i:03d}": array for i, array in enumerate(checkpoint.weights)}
     arrays |= {f"optimizer_{i:03d}": array for i, array in enumerate(checkpoint.optimizer)}
+    arrays |= {f"training_{i:03d}": array for i, array in enumerate(checkpoint.training_weights)}
     buffer = io.BytesIO()
     np.savez(buffer, about=np.array(json.dumps(about)), **arrays)  # type: ignore[arg-type]
     body = buffer.getvalue()[:-2]  # a zip ends with its comment, preceded by two bytes of length
@@ -99,6 +102,7 @@ def from_bytes(content: bytes) -> Checkpoint:
             **about,
             weights=[file[name] for name in names if name.startswith("weights_")],
             optimizer=[file[name] for name in names if name.startswith("optimizer_")],
+            training_weights=[file[name] for name in names if name.startswith("training_")],
         )
 
 

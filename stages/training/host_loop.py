@@ -7,10 +7,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from stages.common.params import Train
 from stages.distributed.strategy import AllGather, Distribution
 from stages.model.fused_lstm import applies_to, fused_gradients
+from stages.model.fused_sequence import Regularization, sequence_gradients, stack_of
 from stages.text.windows import Windows
-from stages.training.steps import keras_gradients, padded, train_step
+from stages.training.steps import padded, train_step
 
 
 class HostLoop:
@@ -26,7 +28,7 @@ class HostLoop:
         self,
         model: keras.Sequential,
         microbatches: int,
-        precision: str,
+        train: Train,
         distribution: Distribution,
         windows: Windows,
         size: int,
@@ -36,7 +38,7 @@ class HostLoop:
         Args:
             model: a compiled model.
             microbatches: of a batch, on all processes together.
-            precision: the parameter `train.precision`, float32 or mixed_bfloat16.
+            train: the section `train` of `params.yaml`.
             distribution: the processes that train together.
             windows: the training windows.
             size: windows in a batch.
@@ -48,12 +50,18 @@ class HostLoop:
         own = distribution.own(microbatches)
         self._own = slice(own.start * self._rows // microbatches, own.stop * self._rows // microbatches)
         exchange = AllGather(distribution, microbatches) if distribution.workers > 1 else None
+        dtype = tf.bfloat16 if train.precision == "mixed_bfloat16" else tf.float32
+        rows = self._own.stop - self._own.start
+        self._carried, self._state = train.state == "carried", []
         if applies_to(model):
-            dtype = tf.bfloat16 if precision == "mixed_bfloat16" else tf.float32
             gradients = fused_gradients(model, microbatches, dtype, exchange)
         else:
-            gradients = keras_gradients(model, microbatches, exchange)
-        self.step = train_step(gradients, model, self._rows, self._own.stop - self._own.start)
+            regularization = Regularization(
+                train.weight_dropout, train.variational_dropout, train.tied_embedding
+            )
+            gradients = sequence_gradients(model, microbatches, dtype, exchange, regularization)
+            self._state = stack_of(model).zero_state(rows, dtype)
+        self.step = train_step(gradients, model, self._rows, rows, self._state)
 
     def __call__(self, order: np.ndarray, keys: np.ndarray, rates: np.ndarray) -> Iterator[list[float]]:
         """Take the steps of an epoch.
@@ -66,14 +74,30 @@ class HostLoop:
         Yields:
             The loss of the next step.
         """
-        rate = None
+        rate = before = None
         for step, key in enumerate(keys):
             if rates[step] != rate:
                 self._optimizer.learning_rate = rate = rates[step]
             self.begun += 1
-            loss = float(self.step(*self.batch(order[step * self._size :][: self._size]), key))
+            chosen = order[step * self._size :][: self._size]
+            loss = float(self._take(chosen, key, before))
+            before = chosen
             self.done += 1
             yield [loss]
+
+    def _take(self, chosen: np.ndarray, key: np.ndarray, before: np.ndarray | None) -> tf.Tensor:
+        """Take a step. A window that follows on the one in its row of the step before has its state."""
+        batch = self.batch(chosen)
+        if not self._state:
+            return self.step(*batch, key)
+        goes_on = np.zeros(len(batch[0]), bool)
+        if self._carried and before is not None:
+            own = chosen[self._own] == before[self._own] + 1
+            goes_on[: len(own)] = own
+        loss, *after = self.step(*batch, key, goes_on, *self._state)
+        if self._carried:
+            self._state = after
+        return loss
 
     def batch(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Collect this process's rows of a batch, x and y, and the weights of all rows."""

@@ -36,6 +36,7 @@ from stages.training.checkpoints import file_name, read_checkpoint, to_bytes
 from stages.training.cuda import why_no_gpu
 from stages.training.device import CUSOLVER, GPUS, set_up_tensorflow, usable_cores
 from stages.training.device_loop import DeviceLoop
+from stages.training.failures import reason_of
 from stages.training.fingerprint import fingerprint, fingerprint_inputs
 from stages.training.host_loop import HostLoop
 from stages.training.machine import device_facts
@@ -144,9 +145,9 @@ def compute_epoch(trainer: Trainer, epoch: int) -> Metrics:
         lost_worker = re.search("ollective|aborted by", error.message)
         if no_memory or lost_worker or isinstance(trainer.loop, HostLoop):
             raise
-        reason = " ".join(error.message.split("\n\n")[-1].split("\n\t [[")[0].split())[:300]
         raise StageError(
-            f"the GPU failed in epoch {epoch}: {reason}; finished epochs are kept, `dvc repro` resumes"
+            f"the GPU failed in epoch {epoch}: {reason_of(error)}; finished epochs are kept, "
+            "`dvc repro` resumes"
         ) from None
 
 

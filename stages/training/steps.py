@@ -1,6 +1,7 @@
 """Training and validation steps: gradients through Keras and autodiff, and the compiled step around them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,8 +17,8 @@ from stages.model.microbatches import (
     sum_in_order,
 )
 
-# (x, y, weight, key) -> mean loss
-TrainStep = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+# (x, y, weight, key) -> mean loss, or with a state (x, y, weight, key, goes_on, *before) -> loss, *after
+TrainStep = Callable[..., Any]
 # (x, y, weight) -> sum of losses
 ValidationStep = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
@@ -77,7 +78,11 @@ def keras_microbatch(model: keras.Sequential) -> MicrobatchGradients:
 
 
 def train_step(
-    gradients: BatchGradients, model: keras.Model, batch: int, rows: int | None = None
+    gradients: BatchGradients,
+    model: keras.Model,
+    batch: int,
+    rows: int | None = None,
+    state: Sequence[tf.Tensor] = (),
 ) -> TrainStep:
     """Compile gradients and the optimizer's update into one step.
 
@@ -86,18 +91,34 @@ def train_step(
         model: the compiled model.
         batch: rows of a batch on all workers together.
         rows: rows of x and y in this process, if they are not the whole batch.
+        state: tensors (rows, ...) like the state that `gradients` takes and returns.
 
     Returns:
         A function of x (rows, maxlen) and y (rows,), int32 indices, weight (batch,) float32 and key (2,)
-        int32 that updates the weights and returns the weighted mean loss.
+        int32 that updates the weights and returns the weighted mean loss. With a state it also takes
+        goes_on (rows,) bool, false for a row that begins with a zero state, and the state before, and
+        returns the loss and the state after in one tuple.
     """
     x, y, _ = _signature(rows or batch, model.input_shape[1])
     signature = [x, y, tf.TensorSpec((batch,), tf.float32), tf.TensorSpec((2,), tf.int32)]
+    if state:
+        signature.append(tf.TensorSpec((rows or batch,), tf.bool))
+        signature += [tf.TensorSpec(each.shape, each.dtype) for each in state]
 
-    def step(x, y, weight, key):
-        loss, grads = gradients(x, y, weight, key)
+    def step(x, y, weight, key, *goes_on_and_state):
+        before = [
+            tf.where(goes_on_and_state[0][:, None], each, tf.zeros((), each.dtype))
+            for each in goes_on_and_state[1:]
+        ]
+        loss, grads, *after = gradients(x, y, weight, key, *before)
+        update(grads)
+        return (loss, *after) if state else loss
+
+    def update(grads):
         model.optimizer.apply(grads, model.trainable_variables)
-        return loss
+
+    if state:  # one kernel for each weight; the article's step has its bytes from before
+        update = tf.function(update, autograph=False, jit_compile=True)
 
     return tf.function(step, autograph=False, input_signature=signature)
 

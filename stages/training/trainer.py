@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from stages.common.combinations import require_fitting
 from stages.common.errors import StageError
 from stages.common.history import Metrics
 from stages.common.params import Params
@@ -17,15 +18,16 @@ from stages.common.randomness import keyed_generator
 from stages.distributed.strategy import Distribution
 from stages.model.architecture import build_model, compile_model, optimizer_state, set_optimizer_state
 from stages.model.export import save_model
-from stages.model.fused_lstm import applies_to
 from stages.model.generator import Generator, uniform_draws
 from stages.text.vocabulary import decode, vocabulary_sha256
 from stages.text.windows import Windows
 from stages.training.checkpoints import Checkpoint
 from stages.training.device_loop import DeviceLoop
+from stages.training.failures import reason_of, require_finite
 from stages.training.host_loop import HostLoop
 from stages.training.schedule import learning_rate_at
-from stages.training.steps import keras_microbatch, padded, validation_step
+from stages.training.steps import keras_microbatch
+from stages.training.validation import CarriedValidation, WindowValidation
 
 PREVIEW_TEMPERATURE = 0.5
 VALIDATION_ROWS = 256  # validation windows in a microbatch
@@ -54,8 +56,9 @@ class Trainer:
             distribution: the processes or devices that train together; None for one.
 
         Raises:
-            StageError: the training step of this model and device does not have `train.precision`.
+            StageError: parameters do not go together on this device.
         """
+        require_fitting(params, device)
         train = params.train
         self.next_epoch = 0
         self.train, self.seed, self.windows = train, train.seed, windows
@@ -70,7 +73,8 @@ class Trainer:
         keras.utils.set_random_seed(train.seed)  # of the initial weights, Keras's only random draw
         with tf.device("cpu"):
             host_model = self._build()
-        require_precision(train.precision, device, fused=applies_to(host_model))
+        if train.tied_embedding:
+            host_model.layers[-1].kernel.assign(np.transpose(host_model.layers[0].kernel))
         self.model = self._evaluated = self._preview_model = host_model
         self.loop: HostLoop | DeviceLoop
         if device == "gpu":
@@ -79,15 +83,24 @@ class Trainer:
         else:
             self.optimizer = self._compile(host_model)
             microbatches, validation_rows = train.microbatches, VALIDATION_ROWS
-            self.loop = HostLoop(
-                host_model, microbatches, train.precision, distribution, windows, self.batch_size
-            )
-        per_microbatch = min(validation_rows, math.ceil(len(windows.x_val) / microbatches))
-        self.validation_rows = per_microbatch * microbatches
-        self._validation_step = validation_step(self._evaluated, self.validation_rows, microbatches)
+            self.loop = HostLoop(host_model, microbatches, train, distribution, windows, self.batch_size)
+        if train.ema_momentum is not None and self._evaluated is self.model:
+            with tf.device("cpu" if device == "cpu" else None):
+                self._evaluated = self._build()
+        self._validate: CarriedValidation | WindowValidation
+        if train.state == "carried":
+            self._validate = CarriedValidation(self._evaluated, microbatches)
+        else:
+            rows = min(validation_rows, math.ceil(len(windows.x_val) / microbatches)) * microbatches
+            self._validate = WindowValidation(self._evaluated, rows, microbatches)
         # on the CPU also where a GPU trains: generation is one XLA program, and XLA may not find its own
         # libraries for the GPU
-        self._preview = Generator(host_model, [PREVIEW_TEMPERATURE], train.preview) if train.preview else None
+        self._preview = None
+        if train.preview:
+            if self._preview_model is self.model:
+                self._preview_model = self._evaluated
+            carried = train.state == "carried"
+            self._preview = Generator(self._preview_model, [PREVIEW_TEMPERATURE], train.preview, carried)
 
     def _build_on_gpus(self, distribution: Distribution) -> None:
         """Build the model that the GPUs train, with the initial weights of the CPU, and its loop."""
@@ -112,7 +125,14 @@ class Trainer:
     def _compile(self, model: keras.Sequential) -> keras.optimizers.Optimizer:
         """Compile a model of this run. Returns its optimizer."""
         train = self.train
-        return compile_model(model, train.learning_rate, train.optimizer, train.clip_norm)
+        return compile_model(
+            model,
+            train.learning_rate,
+            train.optimizer,
+            train.clip_norm,
+            train.weight_decay,
+            train.ema_momentum,
+        )
 
     def epoch(self, epoch: int) -> Metrics:
         """Train on every window once, in this epoch's own order.
@@ -124,8 +144,9 @@ class Trainer:
             `loss`, the mean cross-entropy in nats over the windows while the weights were changing, as
             Keras reports it, with `train.targets: all` also over their positions; with a validation split
             `val_loss`, that of the character after each validation window once the epoch is over, and
-            with `train.targets: all` `val_all_loss`, that over its positions, too; each also in bits,
-            `bits_per_char`, `val_bits_per_char` and `val_all_bits_per_char`.
+            with `train.targets: all` `val_all_loss`, that over its positions, too; with a carried state
+            `val_loss` is that of the whole split; each also in bits, `bits_per_char`, `val_bits_per_char`
+            and `val_all_bits_per_char`.
 
         Raises:
             StageError: a loss or a weight is not finite.
@@ -148,22 +169,29 @@ class Trainer:
         self.next_epoch += 1
         loss = total / len(order)
         metrics = {"loss": loss, "bits_per_char": loss / math.log(2)}
-        weights = self.model.get_weights()
-        if self._evaluated is not self.model:
-            self._evaluated.set_weights(weights)
+        self._update_evaluated()
         if len(windows.x_val):
             metrics |= self.validation_metrics()
             require_finite(metrics["val_loss"], f"the validation of epoch {epoch}")
-        if not all(np.isfinite(array).all() for array in weights):
+        if not all(np.isfinite(array).all() for array in self.model.get_weights()):
             require_finite(math.nan, f"the step after epoch {epoch}")  # the last update made it so
         return metrics
 
     def _plan(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Draw an epoch's order of the windows and its steps' (steps, 2) keys; compute the learning rates."""
-        n = len(self.windows.x)
-        steps = math.ceil(n / self.batch_size)
-        order = np.arange(n, dtype=np.min_scalar_type(n))
-        keyed_generator(self.seed, "order of windows", epoch).shuffle(order)
+        """Draw an epoch's order of the windows and its steps' (steps, 2) keys; compute the learning rates.
+
+        Where the state is carried, each row of the batches reads a part of the text of its own, its lane.
+        """
+        n, size = len(self.windows.x), self.batch_size
+        if self.train.state == "carried":
+            steps = n // size
+            start = keyed_generator(self.seed, "start of lanes", epoch).integers(n)
+            lanes = start + np.arange(size) * steps
+            order = ((np.arange(steps)[:, None] + lanes) % n).ravel()
+        else:
+            steps = math.ceil(n / size)
+            order = np.arange(n, dtype=np.min_scalar_type(n))
+            keyed_generator(self.seed, "order of windows", epoch).shuffle(order)
         keys = keyed_generator(self.seed, "dropout", epoch).integers(2**31, size=(steps, 2), dtype=np.int32)
         rates = [learning_rate_at(self.train, epoch * steps + step, steps) for step in range(steps)]
         return order, keys, np.array(rates, np.float32)
@@ -184,15 +212,12 @@ class Trainer:
         for _ in range(2):
             try:
                 losses = self.loop.first_steps(*self._plan(self.next_epoch))
-                if size := self.validation_rows:
-                    x, y = self.windows.x_val[:size], self.windows.y_val[:size]
-                    self._validation_step(*padded(x, y, size)).numpy()
+                if len(self.windows.x_val):
+                    self._validate(self.windows.x_val[:1], self.windows.y_val[:1])
             except tf.errors.OpError as error:
-                # the part after the places in the code, without the operation's name
-                reason = " ".join(error.message.split("\n\n")[-1].split("\n\t [[")[0].split())[:300]
                 raise StageError(
-                    f"the GPU cannot compute the first step: {reason}; try a smaller train.batch_size, "
-                    "train.use_cudnn: false, train.precision: float32 or train.device: cpu"
+                    f"the GPU cannot compute the first step: {reason_of(error)}; try a smaller "
+                    "train.batch_size, train.use_cudnn: false, train.precision: float32 or train.device: cpu"
                 ) from None
             state = [np.array(losses), *self.model.get_weights(), *optimizer_state(self.optimizer)]
             results.append([array.tobytes() for array in state])
@@ -201,15 +226,9 @@ class Trainer:
 
     def validation_metrics(self) -> Metrics:
         """Compute the metrics of the validation windows, as `epoch` returns them."""
-        x, y, size = self.windows.x_val, self.windows.y_val, self.validation_rows
-        sums = [
-            self._validation_step(*padded(x[at : at + size], y[at : at + size], size))
-            for at in range(0, len(x), size)
-        ]  # a GPU computes on meanwhile
-        read = zip(*(each.numpy().tolist() for each in sums), strict=True)
         metrics: Metrics = {}
-        for name, of_batches in zip(("val_", "val_all_"), read, strict=False):
-            loss = sum(of_batches) / len(x)
+        losses = self._validate(self.windows.x_val, self.windows.y_val)
+        for name, loss in zip(("val_", "val_all_"), losses, strict=False):
             metrics |= {f"{name}loss": loss, f"{name}bits_per_char": loss / math.log(2)}
         return metrics
 
@@ -223,24 +242,38 @@ class Trainer:
         Returns:
             The checkpoint.
         """
-        weights, optimizer = self.model.get_weights(), optimizer_state(self.optimizer)
-        epoch = self.next_epoch - 1
+        averaged = self.train.ema_momentum is not None
         return Checkpoint(
-            epoch, fingerprint, self.model_arguments, self.vocabulary, metrics, weights, optimizer
+            epoch=self.next_epoch - 1,
+            fingerprint=fingerprint,
+            model=self.model_arguments,
+            vocabulary=self.vocabulary,
+            metrics=metrics,
+            weights=self._evaluated.get_weights(),
+            optimizer=optimizer_state(self.optimizer),
+            training_weights=self.model.get_weights() if averaged else [],
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to the state of a checkpoint."""
-        self.model.set_weights(checkpoint.weights)
+        self.model.set_weights(checkpoint.training_weights or checkpoint.weights)
         set_optimizer_state(self.optimizer, checkpoint.optimizer)
+        self._update_evaluated()
         self.next_epoch = checkpoint.epoch + 1
+
+    def _update_evaluated(self) -> None:
+        """Give the evaluated model the present weights, or their average where there is one."""
+        if self._evaluated is not self.model:
+            self._evaluated.set_weights(self.model.get_weights())
+        if self.train.ema_momentum is not None:
+            self.optimizer.finalize_variable_values(self._evaluated.trainable_variables)
 
     def preview(self, epoch: int) -> str:
         """Generate a few characters for the terminal, keyed by the epoch."""
         if self._preview is None:
             return ""
-        if self._preview_model is not self.model:
-            self._preview_model.set_weights(self.model.get_weights())
+        if self._preview_model is not self._evaluated:
+            self._preview_model.set_weights(self._evaluated.get_weights())
         draws = uniform_draws(self.seed, epoch, [PREVIEW_TEMPERATURE], self._preview.length)
         with tf.device("cpu"):
             (indices,) = self._preview(self.windows.x[0], draws)
@@ -250,46 +283,6 @@ class Trainer:
         """Save the model and its optimizer to a `.keras` file that gives (batch, vocab_size)."""
         model = self._build(return_sequences=False)
         optimizer = self._compile(model)
-        model.set_weights(self.model.get_weights())
+        model.set_weights(self._evaluated.get_weights())
         set_optimizer_state(optimizer, optimizer_state(self.optimizer))
         save_model(model, path, self.vocabulary)
-
-
-def require_precision(precision: str, device: str, fused: bool) -> None:
-    """Check that a training step has a precision.
-
-    Args:
-        precision: the parameter `train.precision`.
-        device: cpu or gpu.
-        fused: whether the fused step computes the model.
-
-    Raises:
-        StageError: it has not.
-    """
-    if device == "cpu" and precision == "tf32":
-        raise StageError(
-            "train.precision: got 'tf32'; takes float32 or mixed_bfloat16 on a CPU, which has no TF32"
-        )
-    if device == "cpu" and precision != "float32" and not fused:
-        raise StageError(
-            f"train.precision: got {precision!r}; takes float32 here: on a CPU only the fused step of the "
-            "article's model multiplies in bfloat16 (one lstm layer without dropout or embedding, "
-            "train.targets: last)"
-        )
-
-
-def require_finite(loss: float, where: str) -> None:
-    """Check a loss.
-
-    Args:
-        loss: the loss.
-        where: the epoch and step that it is of.
-
-    Raises:
-        StageError: the loss is infinite or not a number.
-    """
-    if not math.isfinite(loss):
-        raise StageError(
-            f"the loss is {loss} in {where}; lower train.learning_rate, set train.clip_norm (1, say; it has "
-            "to be a number that float32 holds), or add train.warmup_epochs. Finished epochs are kept"
-        )

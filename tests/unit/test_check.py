@@ -7,6 +7,9 @@ import pytest
 from stages import check
 from stages.common.errors import StageError
 
+CARRIED = {"train__state": "carried", "train__targets": "all", "vectorize__step": 40}
+TIED = {"train__tied_embedding": True, "train__targets": "all", "model__embedding": 128}
+
 
 @pytest.fixture
 def driver(monkeypatch):
@@ -37,22 +40,23 @@ def driver(monkeypatch):
             r"^train\.precision: got 'tf32'; takes float32 or mixed_bf",
         ),
         (True, {"train__precision": "tf32", "train__device": "cpu"}, "a CPU, which has no TF32"),
-        *(
-            (False, {"train__precision": "mixed_bfloat16"} | change, "takes float32 here: on a CPU only")
-            for change in (
-                {"model__cell": "gru"},
-                {"model__layers": 2},
-                {"model__dropout": 0.1},
-                {"model__embedding": 3},
-                {"train__targets": "all"},
-            )
+        (False, {"train__weight_dropout": 0.5}, "takes 0 unless train.targets is all"),
+        (False, {"train__variational_dropout": True}, "takes false unless train.targets is all"),
+        (False, CARRIED | {"train__targets": "last"}, "train.state: got 'carried'; takes reset unless"),
+        (False, CARRIED | {"vectorize__step": 3}, "vectorize.step: got 3; takes vectorize.maxlen, 40"),
+        (
+            False,
+            CARRIED | {"vectorize__validation": 0.1},
+            "vectorize.validation_step: got 3; takes vectorize.maxlen, 40",
         ),
+        (False, TIED | {"model__embedding": 64}, r"false unless model.embedding \(here 64\) is equal"),
+        (True, CARRIED, "takes reset on a GPU"),
     ],
 )
 def test_what_no_cpu_can_do_is_refused(params, driver, there, changes, says):
     driver(there)
     with pytest.raises(StageError, match=says):
-        check.require_precision(params(**changes))
+        check.require_device(params(**changes))
 
 
 @pytest.mark.parametrize(
@@ -60,6 +64,9 @@ def test_what_no_cpu_can_do_is_refused(params, driver, there, changes, says):
     [
         (False, {}),
         (False, {"train__precision": "mixed_bfloat16"}),
+        (False, {"train__precision": "mixed_bfloat16", "model__cell": "gru", "train__targets": "all"}),
+        (False, CARRIED | TIED | {"train__weight_dropout": 0.5}),
+        (True, CARRIED | {"train__device": "cpu"}),
         (True, {"train__precision": "tf32"}),
         (True, {"train__precision": "mixed_bfloat16", "model__cell": "gru", "train__device": "gpu"}),
         (True, {"train__device": "gpu"}),
@@ -67,4 +74,4 @@ def test_what_no_cpu_can_do_is_refused(params, driver, there, changes, says):
 )
 def test_what_may_be_possible_is_left_to_the_train_stage(params, driver, there, changes):
     driver(there)
-    check.require_precision(params(**changes))
+    check.require_device(params(**changes))

@@ -15,7 +15,7 @@ TEXT = "ABBA\nabab\x00é\u2028a" * 4
 @pytest.fixture
 def text(params):
     settings = params(vectorize__maxlen=5).vectorize
-    return model_text(make_windows(TEXT.lower().replace("\n", " "), settings), settings)
+    return model_text(make_windows(TEXT.lower().replace("\n", " "), settings), settings, False)
 
 
 def test_it_reads_prompts_as_the_text_was_read(text, tmp_path):
@@ -35,7 +35,7 @@ def test_case_and_newlines_are_kept_where_the_parameters_say_so(params):
     settings = params(
         vectorize__maxlen=5, vectorize__lowercase=False, vectorize__newlines_to_spaces=False
     ).vectorize
-    text = model_text(make_windows(TEXT, settings), settings)
+    text = model_text(make_windows(TEXT, settings), settings, False)
     assert text.first_window == "ABBA\n"
     np.testing.assert_array_equal(text.encode("A\n", "prompt"), [2, 1])
 

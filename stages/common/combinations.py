@@ -1,0 +1,50 @@
+"""Parameters that only go together, or only with a device: each mistake is one line."""
+
+from stages.common.errors import StageError
+from stages.common.params import Params
+
+
+def require_fitting(params: Params, device: str) -> None:
+    """Check that the parameters of model and training go together.
+
+    Args:
+        params: all parameters.
+        device: cpu or gpu.
+
+    Raises:
+        StageError: they do not.
+    """
+    train, model, windows = params.train, params.model, params.vectorize
+    if device == "cpu" and train.precision == "tf32":
+        raise StageError(
+            "train.precision: got 'tf32'; takes float32 or mixed_bfloat16 on a CPU, which has no TF32"
+        )
+    needing = {
+        "state": (train.state, "reset"),
+        "weight_dropout": (train.weight_dropout, 0),
+        "variational_dropout": (train.variational_dropout, False),
+        "tied_embedding": (train.tied_embedding, False),
+    }
+    for name, (given, default) in needing.items():
+        shown = str(default).lower()
+        if given != default and device == "gpu":
+            raise StageError(
+                f"train.{name}: got {given!r}; takes {shown} on a GPU (train.device: cpu has it)"
+            )
+        if given != default and train.targets != "all":
+            raise StageError(f"train.{name}: got {given!r}; takes {shown} unless train.targets is all")
+    if train.tied_embedding and model.embedding != model.units:
+        raise StageError(
+            f"train.tied_embedding: got true; takes false unless model.embedding (here {model.embedding}) is "
+            f"equal to model.units ({model.units})"
+        )
+    if train.state == "carried":
+        steps = {"step": windows.step}
+        if windows.validation:
+            steps["validation_step"] = windows.validation_step
+        for name, step in steps.items():
+            if step != windows.maxlen:
+                raise StageError(
+                    f"vectorize.{name}: got {step}; takes vectorize.maxlen, {windows.maxlen}, with "
+                    "train.state: carried, so that each window begins where the one before it ends"
+                )
