@@ -119,11 +119,12 @@ class SequencePass:
             weights: its weights, in Keras's order.
             x: (n, T) int32 indices.
             y: (n,) int32, the character after each window.
-            state: before the windows.
+            state: before the windows; none for zero.
             dtype: of the products.
             masks: the dropout of a layer, counted from 0, for outputs of shape (T, n, H); None for none.
         """
         n, positions = x.shape
+        state = state or stack.zero_state(n, dtype)
         self._stack, self._weights, self._positions = stack, weights, positions
         inputs: Any = tf.unstack(x, axis=1)
         targets = tf.concat([*inputs[1:], y], axis=0) if stack.all_positions else y
@@ -192,7 +193,7 @@ def sequence_gradients(
         regularization: None for none.
 
     Returns:
-        A function as `over_microbatches` returns, with a state.
+        A function as `over_microbatches` returns, with a state or without.
     """
     stack = stack_of(model)
     weight_dropout, variational, tied = regularization or Regularization()
@@ -211,7 +212,7 @@ def sequence_gradients(
             forward = SequencePass(stack, weights, x, y, state, dtype, dropout)
             share /= x.shape[1] if stack.all_positions else 1
             loss = tf.reduce_sum(forward.losses * share)
-            return loss, forward.gradients(share), *forward.state
+            return loss, forward.gradients(share), *(forward.state if state else [])
 
         step = over_microbatches(of_microbatch, microbatches, exchange)
         loss, found, *after = step(x, y, weight, key, *state)

@@ -30,6 +30,7 @@ ENTRIES = (
 )
 # cannot change a weight once the windows' hash and the parameters are in the fingerprint
 WITHOUT_INFLUENCE = {
+    "stages/common/combinations.py",
     "stages/common/errors.py",
     "stages/common/files.py",
     "stages/common/history.py",

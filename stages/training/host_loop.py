@@ -52,7 +52,7 @@ class HostLoop:
         exchange = AllGather(distribution, microbatches) if distribution.workers > 1 else None
         dtype = tf.bfloat16 if train.precision == "mixed_bfloat16" else tf.float32
         rows = self._own.stop - self._own.start
-        self._carried, self._state = train.state == "carried", []
+        self._state: list[tf.Tensor] = []
         if applies_to(model):
             gradients = fused_gradients(model, microbatches, dtype, exchange)
         else:
@@ -60,8 +60,11 @@ class HostLoop:
                 train.weight_dropout, train.variational_dropout, train.tied_embedding
             )
             gradients = sequence_gradients(model, microbatches, dtype, exchange, regularization)
-            self._state = stack_of(model).zero_state(rows, dtype)
-        self.step = train_step(gradients, model, self._rows, rows, self._state)
+            if train.state == "carried":
+                self._state = stack_of(model).zero_state(rows, dtype)
+        # not the article's update, whose bytes would be others
+        compile_update = not applies_to(model)
+        self.step = train_step(gradients, model, self._rows, rows, self._state, compile_update)
 
     def __call__(self, order: np.ndarray, keys: np.ndarray, rates: np.ndarray) -> Iterator[list[float]]:
         """Take the steps of an epoch.
@@ -91,12 +94,10 @@ class HostLoop:
         if not self._state:
             return self.step(*batch, key)
         goes_on = np.zeros(len(batch[0]), bool)
-        if self._carried and before is not None:
+        if before is not None:
             own = chosen[self._own] == before[self._own] + 1
             goes_on[: len(own)] = own
-        loss, *after = self.step(*batch, key, goes_on, *self._state)
-        if self._carried:
-            self._state = after
+        loss, *self._state = self.step(*batch, key, goes_on, *self._state)
         return loss
 
     def batch(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -9,11 +9,9 @@ import tensorflow as tf
 
 from stages.model.microbatches import (
     BatchGradients,
-    Exchange,
     LossAndGradients,
     MicrobatchGradients,
     fold_in,
-    over_microbatches,
     sum_in_order,
 )
 
@@ -21,22 +19,6 @@ from stages.model.microbatches import (
 TrainStep = Callable[..., Any]
 # (x, y, weight) -> sum of losses
 ValidationStep = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
-
-
-def keras_gradients(
-    model: keras.Sequential, microbatches: int = 1, exchange: Exchange | None = None
-) -> BatchGradients:
-    """Build the function that computes a batch's loss and gradients through Keras, for any model.
-
-    Args:
-        model: a model of `build_model`.
-        microbatches: as for `over_microbatches`.
-        exchange: as for `over_microbatches`.
-
-    Returns:
-        A function as `over_microbatches` returns.
-    """
-    return over_microbatches(keras_microbatch(model), microbatches, exchange)
 
 
 def keras_microbatch(model: keras.Sequential) -> MicrobatchGradients:
@@ -83,6 +65,7 @@ def train_step(
     batch: int,
     rows: int | None = None,
     state: Sequence[tf.Tensor] = (),
+    compile_update: bool = False,
 ) -> TrainStep:
     """Compile gradients and the optimizer's update into one step.
 
@@ -92,6 +75,7 @@ def train_step(
         batch: rows of a batch on all workers together.
         rows: rows of x and y in this process, if they are not the whole batch.
         state: tensors (rows, ...) like the state that `gradients` takes and returns.
+        compile_update: whether to make one kernel of the optimizer's work.
 
     Returns:
         A function of x (rows, maxlen) and y (rows,), int32 indices, weight (batch,) float32 and key (2,)
@@ -117,7 +101,7 @@ def train_step(
     def update(grads):
         model.optimizer.apply(grads, model.trainable_variables)
 
-    if state:  # one kernel for each weight; the article's step has its bytes from before
+    if compile_update:
         update = tf.function(update, autograph=False, jit_compile=True)
 
     return tf.function(step, autograph=False, input_signature=signature)

@@ -9,9 +9,10 @@ from stages.common.errors import StageError
 from stages.model.architecture import build_model, compile_model
 from stages.model.fused_lstm import applies_to, fused_gradients, loss_and_gradients
 from stages.text.windows import make_windows
-from stages.training.steps import keras_gradients, train_step
+from stages.training.steps import train_step
 from stages.training.trainer import Trainer
 from tests.support import make_text
+from tests.unit.gradient_support import keras_gradients
 from tests.unit.graph_support import run_graph, summands
 
 MAXLEN, SIZE, UNITS = 9, 7, 5
@@ -95,13 +96,6 @@ def test_matrix_products_in_bfloat16_are_near():
     for ours, theirs in zip(gradients, expected, strict=True):
         assert ours.dtype == tf.float32
         assert np.linalg.norm(ours - theirs) < 0.03 * np.linalg.norm(theirs)
-
-
-def test_a_precision_that_only_the_fused_step_has_is_refused_elsewhere(params):
-    settings = params(vectorize__maxlen=MAXLEN, model__layers=2, train__precision="mixed_bfloat16")
-    windows = make_windows(make_text(500), settings.vectorize)
-    with pytest.raises(StageError, match=r"train\.precision: got 'mixed_bfloat16'; takes float32 here"):
-        Trainer(settings, windows, "cpu")
 
 
 def test_tf32_is_refused_on_a_cpu(params):

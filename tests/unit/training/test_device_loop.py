@@ -8,11 +8,12 @@ import tensorflow as tf
 
 from stages.common.errors import StageError
 from stages.text.windows import make_windows
-from stages.training import host_loop
 from stages.training.device_loop import READS, DeviceLoop
 from stages.training.loop import compute_epoch
+from stages.training.steps import train_step
 from stages.training.trainer import Trainer
 from tests.support import EVERYTHING, make_text
+from tests.unit.gradient_support import keras_gradients
 from tests.unit.graph_support import all_operations, gpu_kernel, ways_to_the_host
 
 needs_cuda_build = pytest.mark.skipif(
@@ -36,9 +37,10 @@ def state_of(trainer):
 
 
 @pytest.mark.parametrize("changes", [{"text": 5_000}, EVERYTHING], ids=["article", "everything"])
-def test_losses_and_weights_are_those_of_single_steps_to_the_bit(trainer_on, monkeypatch, changes):
-    monkeypatch.setattr(host_loop, "applies_to", lambda model: False)  # not the fused step, whose sums differ
+def test_losses_and_weights_are_those_of_single_steps_to_the_bit(trainer_on, changes):
     ours, plain = trainer_on("gpu", **changes), trainer_on("cpu", **changes)
+    # not the fused steps, whose sums differ
+    plain.loop.step = train_step(keras_gradients(plain.model), plain.model, plain.batch_size)
     for epoch in range(2):
         assert ours.epoch(epoch) == plain.epoch(epoch)
         assert state_of(ours) == state_of(plain)
@@ -58,9 +60,9 @@ def operations_with_cudnn(trainer, monkeypatch):
     monkeypatch.setattr(sys.modules["keras.src.backend.tensorflow.rnn"], "cudnn_ok", lambda *_, **__: True)
     x, y, share, *of_steps = next(trainer.loop._chunks(*trainer._plan(0)))
     functions = [trainer.loop.run.get_concrete_function(x, y, share, *map(tf.constant, of_steps))]
-    if rows := trainer.validation_rows:
+    if rows := trainer._validate.rows:
         inputs = [np.zeros((rows, 9), np.int32), np.zeros(rows, np.int32), np.zeros(rows, np.float32)]
-        functions.append(trainer._validation_step.get_concrete_function(*inputs))
+        functions.append(trainer._validate.step.get_concrete_function(*inputs))
     return [operation for function in functions for operation in all_operations(function.graph)]
 
 
