@@ -113,6 +113,8 @@ def make_case(seed: int, kind: str, number: int) -> Case:
     for index in rng.permutation(len(changed))[: rng.integers(1, 8)]:
         section, name, field = changed[index]
         settings[f"{section}__{name}"] = pick(rng, valid_values(rng, name, field))
+    if settings.get("vectorize__validation", 0) + settings.get("vectorize__test", 0) > 0.5:
+        settings["vectorize__test"] = 0.0
     if kind == "texts":
         text = random_text(rng, settings["vectorize__maxlen"], settings["train__batch_size"])
     elif number % 2:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from stages.common.schema import SHA256_TAKES, Number, Section, Sha256, parameter, read_checked
 
@@ -48,8 +48,18 @@ class Vectorize(Section):
     lowercase: bool = parameter("true or false")
     newlines_to_spaces: bool = parameter("true or false")
     validation: Number = parameter("a number from 0 to 0.5", ge=0, le=0.5)
+    test: Number = parameter(
+        "a number from 0 to 0.5, with vectorize.validation 0.5 together at most", ge=0, le=0.5
+    )
     validation_step: int = parameter("a whole number from 1 to 1,000,000", ge=1, le=10**6)
     one_hot: bool = parameter("true or false")
+
+    @field_validator("test")
+    @classmethod
+    def _half_is_left_to_train_on(cls, test: float, info: ValidationInfo) -> float:
+        if round(test + info.data.get("validation", 0), 9) > 0.5:
+            raise ValueError("test")
+        return test
 
 
 class Model(Section):

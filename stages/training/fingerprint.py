@@ -42,6 +42,7 @@ WITHOUT_INFLUENCE = {
     "stages/text/normalization.py",
     "stages/text/vocabulary.py",
     "stages/text/windows.py",
+    "stages/training/checks.py",
     "stages/training/cuda.py",
 }
 PARAMETERS_WITHOUT_INFLUENCE = {

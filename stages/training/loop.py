@@ -33,6 +33,7 @@ from stages.model.architecture import HAVE_CUDNN
 from stages.text.vocabulary_file import ModelText, write_model_text
 from stages.text.windows import Windows
 from stages.training.checkpoints import file_name, read_checkpoint, to_bytes
+from stages.training.checks import require_finite
 from stages.training.cuda import why_no_gpu
 from stages.training.device import CUSOLVER, GPUS, set_up_tensorflow, usable_cores
 from stages.training.device_loop import DeviceLoop
@@ -109,6 +110,12 @@ def train(params: Params, windows: Windows, text: ModelText, cluster: Cluster | 
     kept = kept_epoch(params, history)
     # from there, since the store may be deleted at any time
     trainer.restore(read_checkpoint(CHECKPOINTS_DIR / file_name(kept)))
+    if len(windows.x_test):
+        metrics = trainer.evaluate(windows.x_test, windows.y_test, "test_")
+        require_finite(metrics["test_loss"], f"the test of epoch {kept}")
+        write_json_atomically(TRAIN_METRICS, summary_of(history, kept, metrics))
+        values = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        print(f"test split, the model of epoch {kept}: {values}", flush=True)
     trainer.save(MODEL_FILE)
 
 

@@ -22,6 +22,7 @@ from stages.model.generator import Generator, uniform_draws
 from stages.text.vocabulary import decode, vocabulary_sha256
 from stages.text.windows import Windows
 from stages.training.checkpoints import Checkpoint
+from stages.training.checks import require_finite, require_precision
 from stages.training.device_loop import DeviceLoop
 from stages.training.host_loop import HostLoop
 from stages.training.schedule import learning_rate_at
@@ -82,7 +83,8 @@ class Trainer:
             self.loop = HostLoop(
                 host_model, microbatches, train.precision, distribution, windows, self.batch_size
             )
-        per_microbatch = min(validation_rows, math.ceil(len(windows.x_val) / microbatches))
+        longest = max(len(windows.x_val), len(windows.x_test))
+        per_microbatch = min(validation_rows, math.ceil(longest / microbatches))
         self.validation_rows = per_microbatch * microbatches
         self._validation_step = validation_step(self._evaluated, self.validation_rows, microbatches)
         # on the CPU also where a GPU trains: generation is one XLA program, and XLA may not find its own
@@ -148,13 +150,10 @@ class Trainer:
         self.next_epoch += 1
         loss = total / len(order)
         metrics = {"loss": loss, "bits_per_char": loss / math.log(2)}
-        weights = self.model.get_weights()
-        if self._evaluated is not self.model:
-            self._evaluated.set_weights(weights)
         if len(windows.x_val):
-            metrics |= self.validation_metrics()
+            metrics |= self.evaluate(windows.x_val, windows.y_val, "val_")
             require_finite(metrics["val_loss"], f"the validation of epoch {epoch}")
-        if not all(np.isfinite(array).all() for array in weights):
+        if not all(np.isfinite(array).all() for array in self.model.get_weights()):
             require_finite(math.nan, f"the step after epoch {epoch}")  # the last update made it so
         return metrics
 
@@ -199,16 +198,27 @@ class Trainer:
             self.restore(before)
         return results[0] == results[1]
 
-    def validation_metrics(self) -> Metrics:
-        """Compute the metrics of the validation windows, as `epoch` returns them."""
-        x, y, size = self.windows.x_val, self.windows.y_val, self.validation_rows
+    def evaluate(self, x: np.ndarray, y: np.ndarray, prefix: str) -> Metrics:
+        """Compute the metrics of windows that were not trained on.
+
+        Args:
+            x: (n, maxlen) windows, n at least 1.
+            y: (n,) their targets.
+            prefix: of the metrics' names.
+
+        Returns:
+            The metrics, for the prefix `val_` those that `epoch` returns.
+        """
+        if self._evaluated is not self.model:
+            self._evaluated.set_weights(self.model.get_weights())
+        size = self.validation_rows
         sums = [
             self._validation_step(*padded(x[at : at + size], y[at : at + size], size))
             for at in range(0, len(x), size)
         ]  # a GPU computes on meanwhile
         read = zip(*(each.numpy().tolist() for each in sums), strict=True)
         metrics: Metrics = {}
-        for name, of_batches in zip(("val_", "val_all_"), read, strict=False):
+        for name, of_batches in zip((prefix, f"{prefix}all_"), read, strict=False):
             loss = sum(of_batches) / len(x)
             metrics |= {f"{name}loss": loss, f"{name}bits_per_char": loss / math.log(2)}
         return metrics
@@ -253,43 +263,3 @@ class Trainer:
         model.set_weights(self.model.get_weights())
         set_optimizer_state(optimizer, optimizer_state(self.optimizer))
         save_model(model, path, self.vocabulary)
-
-
-def require_precision(precision: str, device: str, fused: bool) -> None:
-    """Check that a training step has a precision.
-
-    Args:
-        precision: the parameter `train.precision`.
-        device: cpu or gpu.
-        fused: whether the fused step computes the model.
-
-    Raises:
-        StageError: it has not.
-    """
-    if device == "cpu" and precision == "tf32":
-        raise StageError(
-            "train.precision: got 'tf32'; takes float32 or mixed_bfloat16 on a CPU, which has no TF32"
-        )
-    if device == "cpu" and precision != "float32" and not fused:
-        raise StageError(
-            f"train.precision: got {precision!r}; takes float32 here: on a CPU only the fused step of the "
-            "article's model multiplies in bfloat16 (one lstm layer without dropout or embedding, "
-            "train.targets: last)"
-        )
-
-
-def require_finite(loss: float, where: str) -> None:
-    """Check a loss.
-
-    Args:
-        loss: the loss.
-        where: the epoch and step that it is of.
-
-    Raises:
-        StageError: the loss is infinite or not a number.
-    """
-    if not math.isfinite(loss):
-        raise StageError(
-            f"the loss is {loss} in {where}; lower train.learning_rate, set train.clip_norm (1, say; it has "
-            "to be a number that float32 holds), or add train.warmup_epochs. Finished epochs are kept"
-        )

@@ -69,6 +69,7 @@ CONTRACTS: dict[str, dict[str, set[str]]] = {
             "metrics/samples.jsonl",
             "metrics/train/device.json",
             "metrics/train/losses.tsv",
+            "metrics/train/metrics.json",
             "metrics/windows.json",
             "params.yaml",
         },

@@ -44,6 +44,7 @@ BAD = [
     ("vectorize__lowercase", "yes", "vectorize.lowercase: got 'yes'; takes true or false"),
     ("vectorize__newlines_to_spaces", 1, "vectorize.newlines_to_spaces: got 1; takes true or false"),
     ("vectorize__validation", 0.6, "vectorize.validation: got 0.6; takes a number from 0 to 0.5"),
+    ("vectorize__test", 0.6, "vectorize.test: got 0.6; takes a number from 0 to 0.5, with vectorize.val"),
     ("vectorize__one_hot", "no", "vectorize.one_hot: got 'no'; takes true or false"),
     ("vectorize__validation_step", 0, "vectorize.validation_step: got 0; takes a whole number"),
     ("model__cell", "tree", "model.cell: got 'tree'; takes lstm, gru or rnn"),
@@ -86,6 +87,16 @@ def test_a_bad_value_is_named(tmp_path, name, value, line):
         read_params(path)
     assert str(caught.value).startswith(f"{path}: {line}")
     assert "\n" not in str(caught.value)
+
+
+def test_half_of_the_text_is_left_to_train_on(params):
+    for validation, test in ((0.1, 0.4), (0.29, 0.21), (0, 0.5), (0.5, 0)):
+        params(vectorize__validation=validation, vectorize__test=test)
+    says = (
+        r"vectorize\.test: got 0\.21; takes a number from 0 to 0\.5, with vectorize\.validation 0\.5 together"
+    )
+    with pytest.raises(StageError, match=says):
+        params(vectorize__validation=0.3, vectorize__test=0.21)
 
 
 @pytest.mark.parametrize(
