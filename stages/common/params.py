@@ -13,6 +13,7 @@ from stages.common.schema import SHA256_TAKES, Number, Section, Sha256, paramete
 
 PARAMS_FILE = Path("params.yaml")
 SEED_TAKES = "a whole number from 0 to 4,294,967,295"
+RANDOM_WEIGHTS = "initial/random"  # a file, since DVC takes no dependency that may be missing
 RENAMED = {"train.streams": "train.microbatches", "download.patience": "download.deadline"}
 
 
@@ -86,6 +87,7 @@ class Train(Section):
     decay: Number = parameter("a number from 0 to 1", ge=0, le=1)
     clip_norm: Number | None = parameter("a number from 1e-30 to 1e37, or null", ge=1e-30, le=1e37)
     seed: int = parameter(SEED_TAKES, ge=0, lt=2**32)
+    init_from: str = parameter(f"{RANDOM_WEIGHTS} or the path of a model", min_length=1)
     device: Literal["auto", "cpu", "gpu"] = parameter("auto, cpu or gpu")
     precision: Literal["float32", "tf32", "mixed_bfloat16"] = parameter("float32, tf32 or mixed_bfloat16")
     use_cudnn: bool = parameter("true or false")

@@ -25,6 +25,7 @@ from stages.training.checkpoints import Checkpoint
 from stages.training.checks import require_finite, require_precision
 from stages.training.device_loop import DeviceLoop
 from stages.training.host_loop import HostLoop
+from stages.training.initial_weights import file_of, initial_weights
 from stages.training.schedule import learning_rate_at
 from stages.training.steps import keras_microbatch, padded, validation_step
 
@@ -71,6 +72,9 @@ class Trainer:
         keras.utils.set_random_seed(train.seed)  # of the initial weights, Keras's only random draw
         with tf.device("cpu"):
             host_model = self._build()
+        if initial := file_of(train.init_from):
+            random = host_model.get_weights()
+            host_model.set_weights(initial_weights(initial, params.model, windows.vocabulary, random))
         require_precision(train.precision, device, fused=applies_to(host_model))
         self.model = self._evaluated = self._preview_model = host_model
         self.loop: HostLoop | DeviceLoop

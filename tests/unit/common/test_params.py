@@ -35,6 +35,7 @@ BAD = [
     ("train__batch_size", 0, "train.batch_size: got 0; takes"),
     ("train__seed", -1, "train.seed: got -1; takes a whole number from 0 to 4,294,967,295"),
     ("train__seed", 2**32, "train.seed: got 4294967296; takes"),
+    ("train__init_from", None, "train.init_from: got None; takes initial/random or the path of a model"),
     ("train__device", "tpu", "train.device: got 'tpu'; takes auto, cpu or gpu"),
     ("train__microbatches", 65, "train.microbatches: got 65; takes"),
     ("train__preview", -1, "train.preview: got -1; takes"),
@@ -136,8 +137,8 @@ def test_numbers_as_people_write_them(tmp_path):
     ("old", "new", "readings"),
     [
         (
-            "seed: 0\n  # auto",
-            "seed: 010\n  # auto",
+            "seed: 0\n  # What",
+            "seed: 010\n  # What",
             "train.seed: YAML 1.1 reads 8, YAML 1.2 (DVC) reads 10;",
         ),
         (
