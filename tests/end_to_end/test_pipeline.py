@@ -214,10 +214,10 @@ def test_troubleshooting_has_the_words_of_dvc(small):
 @pytest.mark.parametrize(
     ("path", "says"),
     [
-        ("boook.txt", "download.corpus: got 'boook.txt'; takes corpora/nietzsche.yaml, corpora/sha"),
+        ("boook.txt", "download.corpus: got 'boook.txt'; takes corpora/enwik8.yaml, corpora/nie"),
         (
             "corpora/nietsche.yaml",
-            "corpora/nietsche.yaml is missing; there are corpora/nietzsche.yaml,",
+            "corpora/nietsche.yaml is missing; there are corpora/enwik8.yaml,",
         ),
     ],
 )
