@@ -15,7 +15,7 @@ from stages.common.errors import StageError, run_stage
 from stages.common.params import read_params
 from stages.common.paths import CORPUS_FILE, MODELS_DIR
 from stages.model.architecture import build_model
-from stages.text.normalization import read_text, validation_start
+from stages.text.normalization import read_text, split_starts
 from stages.text.vocabulary_file import read_model_text
 from stages.text.windows import cut
 from stages.training.loading import load_trained
@@ -27,7 +27,7 @@ def main() -> None:
     about = read_model_text(MODELS_DIR)
     model = load_trained(MODELS_DIR, None, about)
     text = read_text(CORPUS_FILE, params.vectorize)
-    split = text[validation_start(len(text), params.vectorize.validation) :]
+    split = text[slice(*split_starts(len(text), params.vectorize))]
     if len(split) <= about.maxlen:
         raise StageError("vectorize.validation: takes a validation split of more than one window here")
     index_of = {character: index for index, character in enumerate(about.vocabulary)}

@@ -50,6 +50,7 @@ VALID: dict[str, list[Any]] = {
         "b\0k",
     ],
     "offline_corpus": [None, "corpora/missing.yaml"],
+    "init_from": ["initial/random", "./initial/random", "missing.keras", "metrics"],
     "encoding": ["utf-8", "utf-8-sig", "latin-1", "cp1252", "utf-16", "utf-7", "ascii", "gb18030", "idna"],
     "sha256": [None, "0" * 64],
     "temperatures": [[0.0], [1], [100.0, 1e-3], [5e-324, 0.0, 0.3], [1e-30, 1e-38]],
@@ -58,6 +59,7 @@ VALID: dict[str, list[Any]] = {
 OUTSIDE: dict[str, list[Any]] = {
     "corpus": ["", 7, None, ["book.txt"]],
     "offline_corpus": ["bible", "", 7, "x.yaml\n"],
+    "init_from": ["", 7, None],
     "encoding": ["no-such", "rot13", "", "hex", "utf\0", 8, None],
     "sha256": ["12ab", "A" * 64, "0" * 63, "0" * 65, "0" * 64 + "\n", 0],
     "temperatures": [[], [-0.1], [100.1], [0.5, 0.5], [1, 1.0], 0.5, None, [None], ["x"], [math.nan], [True]],
@@ -113,6 +115,8 @@ def make_case(seed: int, kind: str, number: int) -> Case:
     for index in rng.permutation(len(changed))[: rng.integers(1, 8)]:
         section, name, field = changed[index]
         settings[f"{section}__{name}"] = pick(rng, valid_values(rng, name, field))
+    if settings.get("vectorize__validation", 0) + settings.get("vectorize__test", 0) > 0.5:
+        settings["vectorize__test"] = 0.0
     if kind == "texts":
         text = random_text(rng, settings["vectorize__maxlen"], settings["train__batch_size"])
     elif number % 2:

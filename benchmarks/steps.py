@@ -64,7 +64,7 @@ def pipeline(precision: str, deterministic: bool, x: np.ndarray, y: np.ndarray) 
 
     params = read_params()
     train = params.train.model_copy(update={"precision": precision, "preview": 0})
-    windows = Windows(x, y, x[:0], y[:0], "".join(map(chr, range(40, 40 + SIZE))))
+    windows = Windows(x, y, x[:0], y[:0], x[:0], y[:0], "".join(map(chr, range(40, 40 + SIZE))))
     trainer = Trainer(params.model_copy(update={"train": train}), windows, "cpu")
     assert isinstance(trainer.loop, HostLoop)
     step, inside = trainer.loop.step, [0.0]

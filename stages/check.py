@@ -1,4 +1,4 @@
-"""Stage `check`: are the parameters valid, and is the file that `download.corpus` names there?
+"""Stage `check`: are the parameters valid, and are the files that they name there?
 
 DVC removes the outputs of a stage before it runs the stage. So a mistake is answered here first, where it
 costs nothing.
@@ -14,12 +14,15 @@ from stages.common.params import Params, read_params
 from stages.common.paths import CORPUS_PATH_FILE
 from stages.text.corpora import is_description, read_corpus
 from stages.text.own_text import require_file
+from stages.training.initial_weights import file_of, require_same_architecture
 
 
 def main() -> None:
-    """Check the parameters and the description or the text file; write its path."""
+    """Check the parameters, the initial weights and the description or the text file; write its path."""
     params = read_params()
     require_device(params)
+    if weights := file_of(params.train.init_from):
+        require_same_architecture(weights, params.model)
     path = Path(params.download.corpus)
     if is_description(path):
         read_corpus(path)

@@ -18,6 +18,7 @@ from stages.common.paths import (
     LOSSES_FILE,
     QUALITY_FILE,
     REPORT_FILE,
+    TRAIN_METRICS,
     WINDOWS_SUMMARY,
 )
 from stages.evaluation.ngram import best_of
@@ -34,8 +35,9 @@ def main() -> None:
     corpus = json.loads(read_output(CORPUS_METRICS, "download"))
     corpus |= json.loads(read_output(WINDOWS_SUMMARY, "vectorize"))
     ngram = best_of(read_output(BASELINE_FILE, "baseline"))
+    test_loss = json.loads(read_output(TRAIN_METRICS, "train")).get("test_loss")
     device = device_line(json.loads(read_output(DEVICE_FILE, "train")))
-    page = render(params, samples, quality, history, corpus, ngram, device)
+    page = render(params, samples, quality, history, corpus, ngram, device, test_loss)
     write_bytes_atomically(REPORT_FILE, page.encode())
     print(f"{len(history)} epochs, {len(samples)} samples, {len(page) / 1e6:.1f} MB: {REPORT_FILE}")
 

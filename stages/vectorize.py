@@ -26,13 +26,15 @@ def main() -> None:
         "vocab_size": len(windows.vocabulary),
         "windows": len(windows.x),
         "validation_windows": len(windows.x_val),
+        "test_windows": len(windows.x_test),
     }
     write_atomically(WINDOWS_FILE, lambda file: save_windows(file, windows, settings.one_hot))
     write_json_atomically(WINDOWS_SUMMARY, summary)
     print(
         f"{summary['characters']:,} characters, {summary['vocab_size']} of them distinct: "
         f"{summary['windows']:,} windows of {settings.maxlen}, "
-        f"{summary['validation_windows']:,} more in the validation split"
+        f"{summary['validation_windows']:,} more in the validation split, "
+        f"{summary['test_windows']:,} in the test split"
     )
 
 
@@ -46,7 +48,7 @@ def require_room(windows: Windows, as_one_hot: bool) -> None:
     Raises:
         StageError: the machine has less than they take.
     """
-    count = len(windows.x) + len(windows.x_val)
+    count = len(windows.x) + len(windows.x_val) + len(windows.x_test)
     each = len(windows.vocabulary) if as_one_hot else windows.x.itemsize
     size = count * (windows.maxlen + 1) * each
     disk = shutil.disk_usage(WINDOWS_FILE.parent).free

@@ -40,7 +40,7 @@ def require_fitting(params: Params, device: str) -> None:
         )
     if train.state == "carried":
         steps = {"step": windows.step}
-        if windows.validation:
+        if windows.validation or windows.test:
             steps["validation_step"] = windows.validation_step
         for name, step in steps.items():
             if step != windows.maxlen:

@@ -40,20 +40,22 @@ def epoch_of_stop(history: Sequence[Metrics], patience: int | None) -> int | Non
     return None
 
 
-def summary_of(history: Sequence[Metrics], kept: int) -> dict[str, Any]:
+def summary_of(history: Sequence[Metrics], kept: int, test: Metrics | None = None) -> dict[str, Any]:
     """Summarize a run for `dvc metrics show`.
 
     Args:
         history: the metrics of each epoch, at least one.
         kept: the epoch whose weights the final model has.
+        test: the metrics of that model on the test split, if there is one.
 
     Returns:
         Loss and bits per character of that epoch; with a validation split also its validation loss, and
-        the best epoch.
+        the best epoch; with a test split its test loss instead of the bits, for which `dvc metrics show`
+        then has no room in 100 columns.
     """
-    summary: dict[str, Any] = {
-        name: history[kept][name] for name in ("loss", "bits_per_char", "val_loss") if name in history[kept]
-    }
+    metrics = history[kept] | (test or {})
+    names = ("loss", "test_loss" if test else "bits_per_char", "val_loss")
+    summary: dict[str, Any] = {name: metrics[name] for name in names if name in metrics}
     best = best_epoch(history)
     return summary if best is None else summary | {"best_epoch": best}
 

@@ -7,12 +7,13 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from stages.common.schema import SHA256_TAKES, Number, Section, Sha256, parameter, read_checked
 
 PARAMS_FILE = Path("params.yaml")
 SEED_TAKES = "a whole number from 0 to 4,294,967,295"
+RANDOM_WEIGHTS = "initial/random"  # a file, since DVC takes no dependency that may be missing
 RENAMED = {"train.streams": "train.microbatches", "download.patience": "download.deadline"}
 
 
@@ -48,8 +49,18 @@ class Vectorize(Section):
     lowercase: bool = parameter("true or false")
     newlines_to_spaces: bool = parameter("true or false")
     validation: Number = parameter("a number from 0 to 0.5", ge=0, le=0.5)
+    test: Number = parameter(
+        "a number from 0 to 0.5, with vectorize.validation 0.5 together at most", ge=0, le=0.5
+    )
     validation_step: int = parameter("a whole number from 1 to 1,000,000", ge=1, le=10**6)
     one_hot: bool = parameter("true or false")
+
+    @field_validator("test")
+    @classmethod
+    def _half_is_left_to_train_on(cls, test: float, info: ValidationInfo) -> float:
+        if round(test + info.data.get("validation", 0), 9) > 0.5:
+            raise ValueError("test")
+        return test
 
 
 class Model(Section):
@@ -82,6 +93,7 @@ class Train(Section):
     variational_dropout: bool = parameter("true or false")
     tied_embedding: bool = parameter("true or false")
     seed: int = parameter(SEED_TAKES, ge=0, lt=2**32)
+    init_from: str = parameter(f"{RANDOM_WEIGHTS} or the path of a model", min_length=1)
     device: Literal["auto", "cpu", "gpu"] = parameter("auto, cpu or gpu")
     precision: Literal["float32", "tf32", "mixed_bfloat16"] = parameter("float32, tf32 or mixed_bfloat16")
     use_cudnn: bool = parameter("true or false")

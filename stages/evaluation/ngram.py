@@ -11,11 +11,12 @@ the same probability. For a context that the training part does not have, P(c | 
 
 import csv
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
 from stages.common.params import Vectorize
-from stages.text.normalization import validation_start
+from stages.text.normalization import split_starts
 from stages.text.vocabulary import encode
 
 LONGEST_N = 12
@@ -23,48 +24,56 @@ Row = dict[str, float]
 
 
 def baseline(text: str, settings: Vectorize) -> list[Row]:
-    """Measure n-gram models on the characters that the validation loss is measured on.
+    """Measure n-gram models on the characters that the LSTM's validation and test losses are measured on.
 
     Args:
         text: the normalized text.
         settings: the section `vectorize` of `params.yaml`.
 
     Returns:
-        For n = 1, 2, ...: `n`, `val_loss` in nats and `val_bits_per_char`. Empty without a validation
-        split, and where the split is shorter than a window and its target.
+        For n = 1, 2, ...: `n`, `val_loss` in nats and `val_bits_per_char`, with a test split also
+        `test_loss` and `test_bits_per_char`. Empty without a validation split, and where the split is
+        shorter than a window and its target.
     """
     indices, vocabulary = encode(text)
-    start = validation_start(len(indices), settings.validation)
-    targets = np.arange(start + settings.maxlen, len(indices), settings.validation_step)
-    if start == len(indices) or not len(targets):
+    start, test = split_starts(len(indices), settings)
+    of_split = {
+        name: np.arange(begin + settings.maxlen, end, settings.validation_step)
+        for name, begin, end in (("val", start, test), ("test", test, len(indices)))
+    }
+    if not len(of_split["val"]):
         return []
     longest = min(LONGEST_N, settings.maxlen + 1)
-    bits = bits_per_char(indices, len(vocabulary), start, targets, longest)
-    return [
-        {"n": n, "val_loss": each * math.log(2), "val_bits_per_char": each} for n, each in enumerate(bits, 1)
-    ]
+    targets = np.concatenate(list(of_split.values()))
+    rows: list[Row] = []
+    for n, bits in enumerate(bits_of_targets(indices, len(vocabulary), start, targets, longest), 1):
+        rows.append({"n": n})
+        for name, part in zip(of_split, np.split(bits, [len(of_split["val"])]), strict=True):
+            if len(part):
+                mean = float(part.mean())
+                rows[-1] |= {f"{name}_loss": mean * math.log(2), f"{name}_bits_per_char": mean}
+    return rows
 
 
-def bits_per_char(
+def bits_of_targets(
     indices: np.ndarray, vocab_size: int, start: int, targets: np.ndarray, longest: int
-) -> list[float]:
-    """Compute the mean -log2 P of the characters at `targets`, for n = 1 to `longest`.
+) -> Iterator[np.ndarray]:
+    """Compute -log2 P of the characters at `targets`, for n = 1 to `longest`.
 
     Args:
         indices: (length,) the text.
         vocab_size: distinct characters.
         start: where the validation split begins; what lies before it is counted.
-        targets: positions with at least `longest` - 1 characters of the validation split before them.
+        targets: positions with at least `longest` - 1 characters of their own split before them.
         longest: the largest n.
 
-    Returns:
-        Bits per character for each n.
+    Yields:
+        (len(targets),) bits of each target, for the next n.
     """
     characters = indices.astype(np.int64)
     probability = np.full(len(targets), 1 / vocab_size)
     # of each position: a number for the n - 1 characters before it, equal where they are equal
     context = np.zeros(len(characters), np.int64)
-    bits = []
     for n in range(1, longest + 1):
         _, gram = np.unique(context * vocab_size + characters, return_inverse=True)
         trained = np.arange(n - 1, start)  # positions whose context lies in the training part too
@@ -80,23 +89,22 @@ def bits_per_char(
             (of_gram[gram[targets]] + distinct * probability) / np.maximum(seen + distinct, 1),
             probability,
         )
-        bits.append(float(-np.log2(probability).mean()))
+        yield -np.log2(probability)
         # one character more of context: the n before the next position are this position's gram
         context = np.concatenate([[gram.max() + 1], gram[:-1]])
-    return bits
 
 
 def table_of(rows: list[Row]) -> str:
     """Write the rows of `baseline` as a tab-separated table; only the header where there are none."""
-    lines = ["n\tval_loss\tval_bits_per_char"]
-    lines += [f"{row['n']}\t{row['val_loss']}\t{row['val_bits_per_char']}" for row in rows]
+    names = list(rows[0]) if rows else ["n", "val_loss", "val_bits_per_char"]
+    lines = ["\t".join(names), *("\t".join(str(row[name]) for name in names) for row in rows)]
     return "\n".join(lines) + "\n"
 
 
 def best_of(table: str) -> Row | None:
     """Read the row with the lowest validation loss out of a table of `table_of`; None if it is empty."""
     rows = [
-        {"n": int(row["n"]), "val_loss": float(row["val_loss"])}
+        {name: int(value) if name == "n" else float(value) for name, value in row.items()}
         for row in csv.DictReader(table.splitlines(), delimiter="\t")
     ]
     return min(rows, key=lambda row: row["val_loss"], default=None)

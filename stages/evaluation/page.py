@@ -23,6 +23,7 @@ def render(
     corpus: dict[str, Any],
     ngram: Metrics | None,
     device: str,
+    test_loss: float | None,
 ) -> str:
     """Render the page. Equal arguments give an equal page.
 
@@ -34,6 +35,7 @@ def render(
         corpus: the corpus's name and the numbers of `metrics/windows.json`.
         ngram: the best n-gram model, None without a validation split.
         device: the line that names what the model was trained on.
+        test_loss: of the final model, None without a test split.
 
     Returns:
         The HTML.
@@ -80,4 +82,5 @@ def render(
         samples=by_temperature,
         shown={"epochs": epochs, "history": history, "samples": by_temperature},
         temperatures=temperatures,
+        test_loss=test_loss,
     )

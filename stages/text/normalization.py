@@ -1,4 +1,4 @@
-"""The text as the model reads it, and where its validation split begins."""
+"""The text as the model reads it, and where its validation and test splits begin."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,14 +75,15 @@ def normalize(text: str, settings: Normalization) -> str:
     return text.replace("\n", " ") if settings.newlines_to_spaces else text
 
 
-def validation_start(length: int, validation: float) -> int:
-    """Compute the position where the validation split begins.
+def split_starts(length: int, settings: Vectorize) -> tuple[int, int]:
+    """Compute where the validation split and the test split begin; the text ends with them, in this order.
 
     Args:
         length: characters of the text.
-        validation: the share of the text, at its end, that is the validation split.
+        settings: the section `vectorize` of `params.yaml`.
 
     Returns:
-        The position; `length` without a validation split.
+        Both positions; a split that is not there begins where it ends.
     """
-    return length - round(length * validation)
+    test = length - round(length * settings.test)
+    return test - round(length * settings.validation), test

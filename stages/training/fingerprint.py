@@ -17,7 +17,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from stages.common.files import sha256_of
 from stages.common.params import Params
+from stages.training.initial_weights import file_of
 from stages.training.machine import gpus, kernel_switches, processor
 
 ROOT = Path(__file__).parents[2]
@@ -42,11 +44,14 @@ WITHOUT_INFLUENCE = {
     "stages/model/generator.py",
     "stages/text/normalization.py",
     "stages/text/vocabulary.py",
+    "stages/text/vocabulary_file.py",
     "stages/text/windows.py",
+    "stages/training/failures.py",
     "stages/training/cuda.py",
 }
 PARAMETERS_WITHOUT_INFLUENCE = {
     *("epochs", "device", "cores", "workers", "worker_timeout", "keep", "patience", "preview"),
+    "init_from",  # its file's hash counts, wherever the file is
 }
 
 
@@ -69,8 +74,10 @@ def fingerprint_inputs(
     """
     unused = {"decay", "decay_epochs"} if params.train.schedule == "constant" else set()
     unused.add("microbatches" if device == "gpu" else "use_cudnn")
+    initial = file_of(params.train.init_from)
     return {
         "windows": windows_sha256,
+        "initial_weights": sha256_of(initial) if initial else "",
         "model": params.model.model_dump(),
         "train": params.train.model_dump(exclude=PARAMETERS_WITHOUT_INFLUENCE | unused),
         "device": f"{processes} x gpu" if device == "gpu" else device,

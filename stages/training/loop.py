@@ -36,7 +36,7 @@ from stages.training.checkpoints import file_name, read_checkpoint, to_bytes
 from stages.training.cuda import why_no_gpu
 from stages.training.device import CUSOLVER, GPUS, set_up_tensorflow, usable_cores
 from stages.training.device_loop import DeviceLoop
-from stages.training.failures import reason_of
+from stages.training.failures import reason_of, require_finite
 from stages.training.fingerprint import fingerprint, fingerprint_inputs
 from stages.training.host_loop import HostLoop
 from stages.training.machine import device_facts
@@ -110,6 +110,12 @@ def train(params: Params, windows: Windows, text: ModelText, cluster: Cluster | 
     kept = kept_epoch(params, history)
     # from there, since the store may be deleted at any time
     trainer.restore(read_checkpoint(CHECKPOINTS_DIR / file_name(kept)))
+    if len(windows.x_test):
+        metrics = trainer.evaluate(windows.x_test, windows.y_test, "test_")
+        require_finite(metrics["test_loss"], f"the test of epoch {kept}")
+        write_json_atomically(TRAIN_METRICS, summary_of(history, kept, metrics))
+        values = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        print(f"test split, the model of epoch {kept}: {values}", flush=True)
     trainer.save(MODEL_FILE)
 
 

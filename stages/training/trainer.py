@@ -25,6 +25,7 @@ from stages.training.checkpoints import Checkpoint
 from stages.training.device_loop import DeviceLoop
 from stages.training.failures import reason_of, require_finite
 from stages.training.host_loop import HostLoop
+from stages.training.initial_weights import file_of, initial_weights
 from stages.training.schedule import learning_rate_at
 from stages.training.steps import keras_microbatch
 from stages.training.validation import CarriedValidation, WindowValidation
@@ -73,6 +74,9 @@ class Trainer:
         keras.utils.set_random_seed(train.seed)  # of the initial weights, Keras's only random draw
         with tf.device("cpu"):
             host_model = self._build()
+        if initial := file_of(train.init_from):
+            random = host_model.get_weights()
+            host_model.set_weights(initial_weights(initial, params.model, windows.vocabulary, random))
         if train.tied_embedding:
             host_model.layers[-1].kernel.assign(np.transpose(host_model.layers[0].kernel))
         self.model = self._evaluated = self._preview_model = host_model
@@ -91,16 +95,14 @@ class Trainer:
         if train.state == "carried":
             self._validate = CarriedValidation(self._evaluated, microbatches)
         else:
-            rows = min(validation_rows, math.ceil(len(windows.x_val) / microbatches)) * microbatches
+            longest = max(len(windows.x_val), len(windows.x_test))
+            rows = min(validation_rows, math.ceil(longest / microbatches)) * microbatches
             self._validate = WindowValidation(self._evaluated, rows, microbatches)
         # on the CPU also where a GPU trains: generation is one XLA program, and XLA may not find its own
         # libraries for the GPU
-        self._preview = None
-        if train.preview:
-            if self._preview_model is self.model:
-                self._preview_model = self._evaluated
-            carried = train.state == "carried"
-            self._preview = Generator(self._preview_model, [PREVIEW_TEMPERATURE], train.preview, carried)
+        self._preview_model = self._evaluated if device == "cpu" else host_model
+        arguments = [PREVIEW_TEMPERATURE], train.preview, train.state == "carried"
+        self._preview = Generator(self._preview_model, *arguments) if train.preview else None
 
     def _build_on_gpus(self, distribution: Distribution) -> None:
         """Build the model that the GPUs train, with the initial weights of the CPU, and its loop."""
@@ -171,7 +173,7 @@ class Trainer:
         metrics = {"loss": loss, "bits_per_char": loss / math.log(2)}
         self._update_evaluated()
         if len(windows.x_val):
-            metrics |= self.validation_metrics()
+            metrics |= self.evaluate(windows.x_val, windows.y_val, "val_")
             require_finite(metrics["val_loss"], f"the validation of epoch {epoch}")
         if not all(np.isfinite(array).all() for array in self.model.get_weights()):
             require_finite(math.nan, f"the step after epoch {epoch}")  # the last update made it so
@@ -224,11 +226,19 @@ class Trainer:
             self.restore(before)
         return results[0] == results[1]
 
-    def validation_metrics(self) -> Metrics:
-        """Compute the metrics of the validation windows, as `epoch` returns them."""
+    def evaluate(self, x: np.ndarray, y: np.ndarray, prefix: str) -> Metrics:
+        """Compute the metrics of windows that were not trained on.
+
+        Args:
+            x: (n, maxlen) windows, n at least 1.
+            y: (n,) their targets.
+            prefix: of the metrics' names.
+
+        Returns:
+            The metrics, for the prefix `val_` those that `epoch` returns.
+        """
         metrics: Metrics = {}
-        losses = self._validate(self.windows.x_val, self.windows.y_val)
-        for name, loss in zip(("val_", "val_all_"), losses, strict=False):
+        for name, loss in zip((prefix, f"{prefix}all_"), self._validate(x, y), strict=False):
             metrics |= {f"{name}loss": loss, f"{name}bits_per_char": loss / math.log(2)}
         return metrics
 

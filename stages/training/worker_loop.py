@@ -19,6 +19,8 @@ from stages.training.device import set_up_tensorflow
 from stages.training.fingerprint import fingerprint_inputs
 from stages.training.trainer import Trainer
 
+EVALUATED = ("x_val", "y_val", "x_test", "y_test")
+
 
 def work(job: dict[str, Any], cluster: Cluster, connection: Connection, monitor: HeartbeatMonitor) -> None:
     """Take part in one training run; ends the process.
@@ -46,8 +48,8 @@ def work(job: dict[str, Any], cluster: Cluster, connection: Connection, monitor:
     monitor.progress = lambda: (1, 0)  # connecting counts as a step
     trainer = Trainer(
         params.model_copy(update={"train": params.train.model_copy(update={"preview": 0})}),
-        # the coordinator alone computes the validation loss
-        dataclasses.replace(windows, x_val=windows.x_val[:0], y_val=windows.y_val[:0]),
+        # the coordinator alone computes the losses of the validation split and the test split
+        dataclasses.replace(windows, **{name: getattr(windows, name)[:0] for name in EVALUATED}),
         device,
         distribute(device, len(cluster.names), cluster.index),
     )

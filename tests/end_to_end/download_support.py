@@ -1,11 +1,13 @@
 """Servers on loopback for each kind of failure, and the download stage in a folder of its own."""
 
 import hashlib
+import io
 import os
 import subprocess
 import sys
 import threading
 import time
+import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -20,6 +22,15 @@ SHA256 = hashlib.sha256(TEXT).hexdigest()
 
 
 OTHER = make_text(50_000, seed=1).encode()
+
+
+def zipped(*contents):
+    """A zip of these files."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number, content in enumerate(contents):
+            archive.writestr(f"text{number}", content)
+    return buffer.getvalue()
 
 
 class Server(ThreadingHTTPServer):
@@ -40,7 +51,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.server.asked.append(self.path)
-        getattr(self, "serve_" + self.path.strip("/").split("/")[0].replace(".txt", ""))()
+        getattr(self, "serve_" + self.path.strip("/").split("/")[0].split(".")[0])()
 
     def body(self, content, length=None, status=200):
         self.send_response(status)
@@ -53,6 +64,23 @@ class Handler(BaseHTTPRequestHandler):
 
     def serve_wrong(self):
         self.body(OTHER)
+
+    def serve_zip(self):
+        self.body(zipped(TEXT))
+
+    def serve_two_files(self):
+        self.body(zipped(TEXT, TEXT))
+
+    def serve_cut(self):
+        self.body(zipped(TEXT)[:-30])
+
+    def serve_flipped(self):
+        packed = bytearray(zipped(TEXT))
+        packed[2000] ^= 1
+        self.body(bytes(packed))
+
+    def serve_bomb(self):
+        self.body(zipped(bytes(10_000_000)))
 
     def serve_half(self):
         self.body(TEXT[: len(TEXT) // 2])

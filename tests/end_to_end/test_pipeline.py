@@ -112,24 +112,30 @@ def test_one_hot_layout_gives_the_same_model(small):
 
 
 def test_experiments_metrics_and_plots(small):
-    small.dvc("exp", "run", "-S", "train.epochs=3", "-S", "vectorize.validation=0.2", "--name", "longer")
+    splits = ["-S", "vectorize.validation=0.2", "-S", "vectorize.test=0.1"]
+    small.dvc("exp", "run", "-S", "train.epochs=3", *splits, "--name", "longer")
     shown = json.loads(small.dvc("metrics", "show", "--json").stdout)
     metrics = shown[""]["data"]
     assert metrics.keys() == {"metrics/corpus.json", "metrics/train/metrics.json"}
     assert metrics["metrics/corpus.json"]["data"] == {"corpus": "book.txt"}
     train = metrics["metrics/train/metrics.json"]["data"]
-    assert train.keys() == {"loss", "bits_per_char", "val_loss", "best_epoch"}
-    assert train["bits_per_char"] == pytest.approx(train["loss"] / np.log(2))
+    assert train.keys() == {"loss", "val_loss", "test_loss", "best_epoch"}
     assert 0 < train["val_loss"] < 10
-    header = small.dvc("metrics", "show").stdout.splitlines()[0]
-    assert header.split() == ["Path", "best_epoch", "bits_per_char", "corpus", "loss", "val_loss"]
-    assert len(header) < 100
+    assert 0 < train["test_loss"] < 10
+    (small.root / "metrics/corpus.json").write_text('{"corpus": "a_name_of_20_letters"}')  # the longest
+    lines = small.dvc("metrics", "show").stdout.splitlines()
+    assert lines[0].split() == ["Path", "best_epoch", "corpus", "loss", "test_loss", "val_loss"]
+    assert max(map(len, lines)) < 100
+    without = {"loss": 1.23456, "bits_per_char": 1.23456, "val_loss": 1.23456, "best_epoch": 100}
+    (small.root / "metrics/train/metrics.json").write_text(json.dumps(without))
+    lines = small.dvc("metrics", "show").stdout.splitlines()
+    assert lines[0].split() == ["Path", "best_epoch", "bits_per_char", "corpus", "loss", "val_loss"]
+    assert max(map(len, lines)) < 100
     assert len(samples(small)) == 9
 
     assert "longer" in small.dvc("exp", "show", "--only-changed", "--csv").stdout
-    small.dvc(
-        "exp", "run", "-S", "train.learning_rate=0.03", "-S", "vectorize.validation=0", "--name", "fast"
-    )
+    no_splits = ["-S", "vectorize.validation=0", "-S", "vectorize.test=0"]
+    small.dvc("exp", "run", "-S", "train.learning_rate=0.03", *no_splits, "--name", "fast")
     small.dvc("plots", "diff", "longer", "fast", "-o", "plots")
     assert "mean cross-entropy, nats" in (small.root / "plots/index.html").read_text()
     done = small.dvc("plots", "diff", "longer", "fast", "--json")
@@ -208,10 +214,10 @@ def test_troubleshooting_has_the_words_of_dvc(small):
 @pytest.mark.parametrize(
     ("path", "says"),
     [
-        ("boook.txt", "download.corpus: got 'boook.txt'; takes corpora/nietzsche.yaml, corpora/sha"),
+        ("boook.txt", "download.corpus: got 'boook.txt'; takes corpora/enwik8.yaml, corpora/nie"),
         (
             "corpora/nietsche.yaml",
-            "corpora/nietsche.yaml is missing; there are corpora/nietzsche.yaml,",
+            "corpora/nietsche.yaml is missing; there are corpora/enwik8.yaml,",
         ),
     ],
 )

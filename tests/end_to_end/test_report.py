@@ -27,7 +27,7 @@ def validation_run(finished, tmp_path_factory) -> Project:
     """The small project with a validation split and five epochs."""
     root = tmp_path_factory.mktemp("validation-run") / "project"
     shutil.copytree(finished.root, root, symlinks=True)
-    project = Project(root, vectorize__validation=0.2, train__epochs=5)
+    project = Project(root, vectorize__validation=0.2, vectorize__test=0.1, train__epochs=5)
     project.dvc("repro")
     return project
 
@@ -187,6 +187,16 @@ def test_without_a_browser_script_the_last_epoch_can_be_read(finished):
     assert "train.workers" not in page
 
 
+def test_the_test_loss_and_that_of_the_best_n_are_on_the_page(validation_run, finished):
+    page = validation_run.read("metrics/report.html").decode()
+    loss = json.loads(validation_run.read("metrics/train/metrics.json"))["test_loss"]
+    assert f"<dt>test loss</dt><dd>{loss:.3f}</dd>" in page
+    best = min(rows_of(validation_run, "metrics/baseline.tsv"), key=lambda row: float(row["val_loss"]))
+    assert f"<dt>{best['n']}-gram, test</dt><dd>{float(best['test_loss']):.3f}</dd>" in page
+    assert "<dt>test windows</dt>" in page
+    assert "test loss" not in finished.read("metrics/report.html").decode()
+
+
 def test_the_same_run_gives_the_same_page(finished, small):
     """However many processes computed it."""
     small.set_params(train__workers=2, train__worker_timeout=7, train__cores=1)
@@ -205,9 +215,11 @@ def test_no_text_can_break_out_of_the_page(driver, finished, tmp_path):
             [{"epoch": 0, "temperature": 1.0, "prompt": text, "text": text}],
             [quality | {"longest_copy": "3", "distinct_3": "1"}],
             [{"loss": 1.0, "bits_per_char": 1.4}],
-            {"corpus": text, "characters": 5, "vocab_size": 3, "windows": 2, "validation_windows": 0},
+            {"corpus": text, "characters": 5, "vocab_size": 3, "windows": 2}
+            | {"validation_windows": 0, "test_windows": 0},
             None,
             text,
+            None,
         ),
         encoding="utf-8",
     )

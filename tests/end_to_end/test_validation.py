@@ -10,7 +10,8 @@ from stages.common.history import history_of
 
 # a hundred steps on some 400 windows: the model soon overfits
 SPLIT = {
-    "vectorize__validation": 0.5,
+    "vectorize__validation": 0.35,
+    "vectorize__test": 0.15,
     "model__units": 48,
     "train__learning_rate": 0.03,
     "train__batch_size": 64,
@@ -23,15 +24,16 @@ def losses_of(project):
     return [metrics["val_loss"] for metrics in history]
 
 
-def validation_loss(project, model):
-    """Of a saved model, by Keras's own `evaluate`."""
+def loss_of(project, split):
+    """Of the saved model, by Keras's own `evaluate`."""
+    model = keras.models.load_model(project.root / "models/model.keras")
     with np.load(project.root / "data/windows.npz") as file:
-        x, y, size = file["x_val"], file["y_val"], len(file["vocabulary"])
+        x, y, size = file[f"x_{split}"], file[f"y_{split}"], len(file["vocabulary"])
     return model.evaluate(np.eye(size)[x], np.eye(size)[y], batch_size=64, verbose=0)
 
 
 def test_the_best_epoch_is_kept_and_training_stops(small):
-    """Learns fast, then by heart: validation loss falls and rises."""
+    """Learns fast, then by heart: validation loss falls and rises. The test loss is of the kept epoch."""
     small.set_params(**SPLIT)
     small.dvc("repro", "train")
     losses = losses_of(small)
@@ -39,13 +41,16 @@ def test_the_best_epoch_is_kept_and_training_stops(small):
     assert 0 < best < 10, losses
     metrics = json.loads(small.read("metrics/train/metrics.json"))
     assert (metrics["best_epoch"], metrics["val_loss"]) == (best, losses[-1])
-    path = small.root / "models/model.keras"
-    assert validation_loss(small, keras.models.load_model(path)) == pytest.approx(losses[-1], abs=1e-4)
+    assert loss_of(small, "val") == pytest.approx(losses[-1], abs=1e-4)
+    assert loss_of(small, "test") == pytest.approx(metrics["test_loss"], abs=1e-4)
 
     small.set_params(train__keep="best")
     assert "16 of 16 epochs were computed before" in small.dvc("repro", "train").stdout
-    assert validation_loss(small, keras.models.load_model(path)) == pytest.approx(min(losses), abs=1e-4)
-    assert json.loads(small.read("metrics/train/metrics.json"))["val_loss"] == min(losses)
+    assert loss_of(small, "val") == pytest.approx(min(losses), abs=1e-4)
+    of_best = json.loads(small.read("metrics/train/metrics.json"))
+    assert of_best["val_loss"] == min(losses)
+    assert of_best["test_loss"] == pytest.approx(loss_of(small, "test"), abs=1e-4)
+    assert abs(of_best["test_loss"] - metrics["test_loss"]) > 0.01  # of another epoch's weights
 
     small.set_params(train__patience=1)
     assert "stopped: no lower val_loss in 1 epochs" in small.dvc("repro", "train").stdout

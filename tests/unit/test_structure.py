@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stages.common.params import Params, read_params
+from stages.common.params import RANDOM_WEIGHTS, Params, read_params
 from stages.common.recipes import apply_recipe, names, options_of, read_recipe
 from tests.support import ROOT
 
@@ -40,7 +40,7 @@ CONTRACTS: dict[str, dict[str, set[str]]] = {
         "plots": {"metrics/baseline.tsv"},
     },
     "train": {
-        "data": {"data/windows.npz"},
+        "data": {"data/windows.npz", "${train.init_from}"},
         "params": {"vectorize.lowercase", "vectorize.newlines_to_spaces", "model", "train"},
         "outs": {
             "models/checkpoints",
@@ -69,6 +69,7 @@ CONTRACTS: dict[str, dict[str, set[str]]] = {
             "metrics/samples.jsonl",
             "metrics/train/device.json",
             "metrics/train/losses.tsv",
+            "metrics/train/metrics.json",
             "metrics/windows.json",
             "params.yaml",
         },
@@ -130,7 +131,7 @@ def test_a_stage_has_exactly_the_parameters_and_outputs_of_its_contract(stage):
 
 def test_no_stage_reads_what_a_later_one_writes():
     assert list(pipeline()) == STAGES == list(CONTRACTS)
-    written = {"params.yaml", "${download.corpus}", "corpora/shakespeare.yaml"}
+    written = {"params.yaml", "${download.corpus}", "${train.init_from}", "corpora/shakespeare.yaml"}
     for contract in CONTRACTS.values():
         assert contract["data"] <= written
         written |= contract.get("outs", set()) | contract.get("metrics", set()) | contract.get("plots", set())
@@ -199,7 +200,8 @@ def test_the_committed_results_belong_to_this_pipeline():
         for kind in ("deps", "outs"):
             listed = about[kind] if kind == "deps" else [*_outs(about)]
             named = {dep["path"] for dep in lock[stage][kind]}
-            assert named == {dep.replace("${download.corpus}", "corpora/nietzsche.yaml") for dep in listed}
+            defaults = {"${download.corpus}": "corpora/nietzsche.yaml", "${train.init_from}": RANDOM_WEIGHTS}
+            assert named == {defaults.get(path, path) for path in listed}
 
 
 def _outs(about: dict) -> list[str]:

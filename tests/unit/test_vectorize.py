@@ -36,9 +36,10 @@ def test_one_hot_tensors_that_do_not_fit_are_named_before_the_work(tmp_path):
 
 def test_a_disk_without_room_is_named(params, monkeypatch):
     """The limit is the size of the arrays, so one byte more is enough."""
-    windows = make_windows(make_text(1000), params(vectorize__validation=0.2).vectorize)
-    size = windows.x.nbytes + windows.y.nbytes + windows.x_val.nbytes + windows.y_val.nbytes
-    assert len(windows.x_val) > 0
+    windows = make_windows(make_text(1000), params(vectorize__validation=0.2, vectorize__test=0.1).vectorize)
+    parts = (windows.x, windows.y, windows.x_val, windows.y_val, windows.x_test, windows.y_test)
+    size = sum(array.nbytes for array in parts)
+    assert len(windows.x_val) > len(windows.x_test) > 0
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(vectorize.shutil, "disk_usage", lambda _: usage._replace(free=size))
     vectorize.require_room(windows, False)

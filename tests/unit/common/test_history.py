@@ -66,4 +66,6 @@ def test_the_summary_is_of_the_kept_epoch():
     last = {"loss": 1.5, "bits_per_char": 2.2, "val_loss": 3.5, "best_epoch": 0}
     assert summary_of(history, 1) == last
     assert summary_of(history, 0) == {"loss": 2.5, "bits_per_char": 3.6, "val_loss": 3.0, "best_epoch": 0}
+    tested = {"loss": 1.5, "test_loss": 4.0, "val_loss": 3.5, "best_epoch": 0}
+    assert summary_of(history, 1, {"test_loss": 4.0, "test_bits_per_char": 5.8}) == tested
     assert summary_of([{"loss": 2.5, "bits_per_char": 3.6}], 0) == {"loss": 2.5, "bits_per_char": 3.6}

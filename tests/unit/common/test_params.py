@@ -35,6 +35,7 @@ BAD = [
     ("train__batch_size", 0, "train.batch_size: got 0; takes"),
     ("train__seed", -1, "train.seed: got -1; takes a whole number from 0 to 4,294,967,295"),
     ("train__seed", 2**32, "train.seed: got 4294967296; takes"),
+    ("train__init_from", None, "train.init_from: got None; takes initial/random or the path of a model"),
     ("train__device", "tpu", "train.device: got 'tpu'; takes auto, cpu or gpu"),
     ("train__microbatches", 65, "train.microbatches: got 65; takes"),
     ("train__preview", -1, "train.preview: got -1; takes"),
@@ -44,6 +45,7 @@ BAD = [
     ("vectorize__lowercase", "yes", "vectorize.lowercase: got 'yes'; takes true or false"),
     ("vectorize__newlines_to_spaces", 1, "vectorize.newlines_to_spaces: got 1; takes true or false"),
     ("vectorize__validation", 0.6, "vectorize.validation: got 0.6; takes a number from 0 to 0.5"),
+    ("vectorize__test", 0.6, "vectorize.test: got 0.6; takes a number from 0 to 0.5, with vectorize.val"),
     ("vectorize__one_hot", "no", "vectorize.one_hot: got 'no'; takes true or false"),
     ("vectorize__validation_step", 0, "vectorize.validation_step: got 0; takes a whole number"),
     ("model__cell", "tree", "model.cell: got 'tree'; takes lstm, gru or rnn"),
@@ -88,6 +90,16 @@ def test_a_bad_value_is_named(tmp_path, name, value, line):
     assert "\n" not in str(caught.value)
 
 
+def test_half_of_the_text_is_left_to_train_on(params):
+    for validation, test in ((0.1, 0.4), (0.29, 0.21), (0, 0.5), (0.5, 0)):
+        params(vectorize__validation=validation, vectorize__test=test)
+    says = (
+        r"vectorize\.test: got 0\.21; takes a number from 0 to 0\.5, with vectorize\.validation 0\.5 together"
+    )
+    with pytest.raises(StageError, match=says):
+        params(vectorize__validation=0.3, vectorize__test=0.21)
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [
@@ -125,8 +137,8 @@ def test_numbers_as_people_write_them(tmp_path):
     ("old", "new", "readings"),
     [
         (
-            "seed: 0\n  # auto",
-            "seed: 010\n  # auto",
+            "seed: 0\n  # What",
+            "seed: 010\n  # What",
             "train.seed: YAML 1.1 reads 8, YAML 1.2 (DVC) reads 10;",
         ),
         (

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from stages.evaluation.ngram import bits_per_char
+from stages.evaluation.ngram import baseline, best_of, bits_of_targets, table_of
 from stages.text.vocabulary import encode
 from tests.support import make_text
 
@@ -41,7 +41,7 @@ def test_bits_are_those_of_the_recursive_definition():
     indices, vocabulary = encode(text)
     start, longest = 1700, 6
     targets = np.arange(start + 8, len(text), 3)
-    bits = bits_per_char(indices, len(vocabulary), start, targets, longest)
+    bits = [each.mean() for each in bits_of_targets(indices, len(vocabulary), start, targets, longest)]
     counts = naive_counts(text[:start], longest)
     for n in range(1, longest + 1):
         expected = naive_bits(counts, len(vocabulary), text, targets, n)
@@ -56,6 +56,27 @@ def test_probabilities_of_all_characters_add_up_to_one():
     for character in range(len(vocabulary)):
         changed = indices.copy()
         changed[target] = character
-        bits = bits_per_char(changed, len(vocabulary), start, np.array([target]), longest)
-        total += 2.0 ** -bits[-1]
+        *_, bits = bits_of_targets(changed, len(vocabulary), start, np.array([target]), longest)
+        total += 2.0 ** -bits.item()
     assert total == pytest.approx(1, abs=1e-9)
+
+
+def test_n_is_chosen_on_the_validation_split_and_counted_in_the_training_part_alone(params):
+    """The test split is another text, on which another n is best."""
+    text = make_text(3200) + make_text(800)[::-1]
+    settings = params(vectorize__validation=0.2, vectorize__test=0.2, vectorize__maxlen=8).vectorize
+    rows = baseline(text, settings)
+    counts = naive_counts(text[:2400], 9)
+    for split, targets in (("val", range(2408, 3200, 3)), ("test", range(3208, 4000, 3))):
+        for n, row in enumerate(rows, 1):
+            expected = naive_bits(counts, len(set(text)), text, targets, n)
+            assert row[f"{split}_bits_per_char"] == pytest.approx(expected, abs=1e-9), (split, n)
+            assert row[f"{split}_loss"] == pytest.approx(expected * np.log(2), abs=1e-9)
+    best = best_of(table_of(rows))
+    assert best == min(rows, key=lambda row: row["val_loss"])
+    assert best != min(rows, key=lambda row: row["test_loss"])
+
+
+def test_a_test_split_alone_gives_no_baseline(params):
+    rows = baseline(make_text(1000), params(vectorize__test=0.2).vectorize)
+    assert (rows, table_of(rows)) == ([], "n\tval_loss\tval_bits_per_char\n")

@@ -166,10 +166,11 @@ def test_three_epochs_have_the_losses_of_fit(params, kind):
         assert loss == pytest.approx(expected, abs=tolerance)
 
 
-def test_validation_loss_is_that_of_evaluate(params):
+def test_validation_and_test_losses_are_those_of_evaluate(params):
     settings = params(
         vectorize__maxlen=MAXLEN,
-        vectorize__validation=0.3,
+        vectorize__validation=0.2,
+        vectorize__test=0.3,
         model__units=16,
         train__batch_size=64,
     )
@@ -182,6 +183,15 @@ def test_validation_loss_is_that_of_evaluate(params):
     expected = trainer.model.evaluate(x, y, batch_size=64, verbose=0)
     assert metrics["val_loss"] == pytest.approx(expected, abs=1e-5)
     assert metrics["bits_per_char"] == pytest.approx(metrics["loss"] * np.log2(np.e))
+    x, y = np.eye(size)[windows.x_test], np.eye(size)[windows.y_test]
+    assert len(x) > len(windows.x_val)
+    expected = trainer.model.evaluate(x, y, batch_size=64, verbose=0)
+    metrics = trainer.evaluate(windows.x_test, windows.y_test, "test_")
+    assert metrics["test_loss"] == pytest.approx(expected, abs=1e-5)
+    assert metrics == {
+        "test_loss": metrics["test_loss"],
+        "test_bits_per_char": metrics["test_loss"] / np.log(2),
+    }
 
 
 def test_no_sum_depends_on_which_buffer_is_free():

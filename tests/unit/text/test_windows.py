@@ -11,7 +11,7 @@ import pytest
 
 from stages.common.errors import StageError
 from stages.text import normalization, vocabulary
-from stages.text.normalization import read_text, validation_start
+from stages.text.normalization import read_text, split_starts
 from stages.text.vocabulary import encode
 from stages.text.windows import cut, make_windows, one_hot
 from stages.text.windows_file import load_windows, save_windows
@@ -70,16 +70,36 @@ def test_one_hot_is_the_identitys_rows():
     np.testing.assert_array_equal(one_hot(indices, 3), np.eye(3, dtype=bool)[indices])
 
 
-def test_no_window_crosses_into_the_validation_split(params, tmp_path):
-    text = make_text(1000).lower().replace("\n", " ")
-    settings = params(vectorize__validation=0.1, vectorize__maxlen=10).vectorize
-    windows = load_windows(saved(make_windows(text, settings), False, tmp_path / "w.npz"))
+@pytest.mark.parametrize("as_one_hot", [False, True])
+@pytest.mark.parametrize(
+    ("shares", "starts"), [((0.1, 0), (900, 1000)), ((0.1, 0.2), (700, 800)), ((0, 0.2), (800, 800))]
+)
+def test_no_window_crosses_into_another_part(params, tmp_path, shares, starts, as_one_hot):
+    """Each part has the article's windows of its own text; only the vocabulary is that of the whole text."""
+    text = make_text(999).lower().replace("\n", " ") + "€"
+    settings = params(
+        vectorize__validation=shares[0],
+        vectorize__test=shares[1],
+        vectorize__maxlen=10,
+        vectorize__step=4,
+        vectorize__validation_step=3,
+    ).vectorize
+    path = saved(make_windows(text, settings), as_one_hot, tmp_path / "w.npz")
+    windows = load_windows(path)
     vocabulary = "".join(sorted(set(text)))
     assert windows.vocabulary == vocabulary
-    for part, x, y in ((text[:900], windows.x, windows.y), (text[900:], windows.x_val, windows.y_val)):
-        expected_x, expected_y = naive_windows(part, 10, 3, vocabulary)
+    validation, test = starts
+    for part, step, x, y in (
+        (text[:validation], 4, windows.x, windows.y),
+        (text[validation:test], 3, windows.x_val, windows.y_val),
+        (text[test:], 3, windows.x_test, windows.y_test),
+    ):
+        expected_x, expected_y = naive_windows(part, 10, step, vocabulary)
         np.testing.assert_array_equal(x, expected_x.argmax(-1))
         np.testing.assert_array_equal(y, expected_y.argmax(-1))
+    with np.load(path) as file:
+        splits = [name for name, share in zip(("val", "test"), shares, strict=True) if share]
+        assert set(file.files) == {"x", "y", "vocabulary", *(f"{a}_{s}" for s in splits for a in "xy")}
 
 
 @pytest.mark.parametrize(("size", "dtype"), [(2, "u1"), (256, "u1"), (257, "u2"), (70_000, "u4")])
@@ -123,9 +143,12 @@ def test_text_is_read_as_the_article_reads_it(params, tmp_path):
         (9, 0, 0),
     ],
 )
-def test_the_validation_split_is_the_nearest_whole_number_of_characters(length, share, validation):
+def test_a_split_is_the_nearest_whole_number_of_characters(params, length, share, validation):
     """Halves to the even number, as Python rounds."""
-    assert validation_start(length, share) == length - validation
+    of_validation = params(vectorize__validation=share).vectorize
+    assert split_starts(length, of_validation) == (length - validation, length)
+    of_test = params(vectorize__test=share).vectorize
+    assert split_starts(length, of_test) == (length - validation, length - validation)
 
 
 @pytest.mark.parametrize("piece", [1, 3, 1 << 20])
@@ -160,9 +183,10 @@ def test_a_text_shorter_than_a_window_is_named(params, text, part):
         make_windows(text, params().vectorize)
 
 
-def test_a_validation_split_shorter_than_a_window_is_named(params):
-    with pytest.raises(StageError, match="the validation split has 20 characters"):
-        make_windows("ab" * 100, params(vectorize__validation=0.1).vectorize)
+@pytest.mark.parametrize("name", ["validation", "test"])
+def test_a_split_shorter_than_a_window_is_named(params, name):
+    with pytest.raises(StageError, match=f"the {name} split has 20 characters"):
+        make_windows("ab" * 100, params(**{f"vectorize__{name}": 0.1}).vectorize)
 
 
 def npz(**arrays):
@@ -227,6 +251,8 @@ FOREIGN = {
     "no windows": npz(**good() | {"x": np.zeros((0, 4), "u1"), "y": np.zeros(0, "u1")}),
     "index": npz(**good() | {"y": np.array([0, 1, 2], "u1")}),
     "vocabulary": npz(**good() | {"vocabulary": np.array(["ab", "c"])}),
+    "test index": npz(**good(), x_test=np.full((1, 4), 2, "u1"), y_test=np.zeros(1, "u1")),
+    "test lengths": npz(**good(), x_test=np.zeros((1, 3), "u1"), y_test=np.zeros(1, "u1")),
     "flat one-hot": npz(**good() | {"x": np.zeros((3, 4), bool)}),
 }
 

@@ -24,8 +24,8 @@ NUMERIC = {
     "stages.training.checkpoints",
     "stages.training.device",
     "stages.training.device_loop",
-    "stages.training.failures",
     "stages.training.host_loop",
+    "stages.training.initial_weights",
     "stages.training.schedule",
     "stages.training.steps",
     "stages.training.trainer",
@@ -58,6 +58,7 @@ OTHER_VALUES = {
     "train__variational_dropout": (True, True),
     "train__tied_embedding": (True, True),
     "train__seed": (1, True),
+    "train__init_from": ("LICENSE", True),  # any file's hash
     "train__device": ("cpu", False),
     "train__precision": ("mixed_bfloat16", True),
     "train__use_cudnn": (False, False),  # on a CPU
@@ -94,6 +95,7 @@ MUTATIONS = [
     ("training/device.py", "intra_op_parallelism_threads(1)", "intra_op_parallelism_threads(2)"),
     ("training/device_loop.py", '"SUM"', '"MEAN"'),
     ("training/host_loop.py", "< len(chosen)", "<= len(chosen)"),
+    ("training/initial_weights.py", "[:, new] = saved[-2]", "[:, old] = saved[-2]"),
     ("training/schedule.py", "(step + 1) / warmup", "step / warmup"),
     ("training/schedule.py", "(1 - math.cos(", "(1 - math.sin("),
     ("training/steps.py", "losses = tf.reduce_mean(", "losses = tf.reduce_sum("),
@@ -189,6 +191,7 @@ def test_every_parameter_counts_exactly_if_a_weight_depends_on_it(params):
 def test_each_input_is_there_and_counts(params, monkeypatch):
     """Also what no parameter can change: a version, the machine, each module's code."""
     names = {name.replace("__", ".") for name, (_, matters) in OTHER_VALUES.items() if matters}
+    names = names - {"train.init_from"} | {"initial_weights"}  # its file's hash
     of_schedule = {"train.decay", "train.decay_epochs"}
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")  # as the set-up of the device pins it

@@ -1,0 +1,84 @@
+"""Training that starts from the weights of an earlier experiment, as a user does it."""
+
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+
+from stages.model.architecture import optimizer_state
+from stages.text.vocabulary_file import model_text, write_model_text
+from stages.text.windows import make_windows
+from stages.training.trainer import Trainer
+from tests.end_to_end.test_pipeline import ran
+from tests.support import make_text
+
+
+def test_an_experiment_s_weights_are_fetched_and_continued(small, tmp_path):
+    """Without a step that moves a weight, epoch 0 has the loss of the model that it starts from."""
+    small.dvc("exp", "run", "-S", "train.learning_rate=0.02", "--name", "first")
+    small.run("git", "checkout", "params.yaml")
+    small.dvc("repro")
+    for file in ("model.keras", "vocabulary.json"):
+        small.dvc("get", ".", f"models/{file}", "--rev", "first", "-o", f"start/{file}")
+    old = keras.models.load_model(small.root / "start/model.keras")
+    small.set_params(train__init_from="start/model.keras", train__learning_rate=1e-30, train__epochs=1)
+    done = small.dvc("repro", "train")
+    assert ran(done) == ["train"]
+    with np.load(small.root / "data/windows.npz") as file:
+        x, y, size = file["x"], file["y"], len(file["vocabulary"])
+    expected = old.evaluate(np.eye(size)[x], np.eye(size)[y], verbose=0)
+    loss = json.loads(small.read("metrics/train/metrics.json"))["loss"]
+    assert loss == pytest.approx(expected, abs=1e-5)
+    new = keras.models.load_model(small.root / "models/model.keras")
+    for ours, theirs in zip(new.get_weights(), old.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-7)
+
+    assert ran(small.dvc("repro", "train")) == []
+    shutil.copytree(small.root / "start", tmp_path / "elsewhere")
+    small.set_params(train__init_from=str(tmp_path / "elsewhere"))  # the same bytes
+    assert "1 of 1 epochs were computed before" in small.dvc("repro", "train").stdout
+    small.set_params(train__init_from="start/model.keras")
+    assert ran(small.dvc("repro", "train")) == []
+
+    small.dvc("get", ".", "models/model.keras", "--rev", "HEAD", "-o", "start/model.keras", "--force")
+    small.set_params(train__workers=2)  # each process reads the file
+    changed = small.dvc("repro", "train")
+    assert ran(changed) == ["train"]
+    assert "were computed before" not in changed.stdout
+    of_head = keras.models.load_model(small.root / "start/model.keras").get_weights()
+    new = keras.models.load_model(small.root / "models/model.keras").get_weights()
+    for ours, theirs in zip(new, of_head, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-7)
+    assert not np.allclose(new[0], old.get_weights()[0], atol=1e-3)
+
+
+def test_a_mistake_is_named_before_a_model_is_removed(small):
+    shutil.copytree(small.root / "models", small.root / "start")
+    before = small.read("models/model.keras")
+    small.set_params(train__init_from="start", model__units=17)
+    done = small.dvc("repro", code=None)
+    assert done.returncode != 0
+    assert "error: train.init_from: start/model.keras has model.units: 16; takes a model" in done.stderr
+    assert small.read("models/model.keras") == before
+
+
+def test_another_text_starts_from_what_was_learned(params, tmp_path):
+    """A model of one text begins another text, with other characters, at a lower loss than random weights."""
+    given = {"vectorize__maxlen": 9, "vectorize__validation": 0.3, "model__units": 24}
+    given |= {"train__batch_size": 32, "train__preview": 0}
+    settings = params(**given)
+    windows = make_windows(make_text(6000).lower(), settings.vectorize)
+    first = Trainer(settings, windows, "cpu")
+    for epoch in range(2):
+        first.epoch(epoch)
+    first.save(tmp_path / "model.keras")
+    write_model_text(tmp_path, model_text(windows, settings.vectorize, carried=False))
+    other = make_windows("§" + make_text(3000, seed=1).replace("k", "K").lower() + "€", settings.vectorize)
+    assert other.vocabulary != windows.vocabulary
+    from_it = params(**given, train__init_from=str(tmp_path))
+    continued, fresh = (Trainer(each, other, "cpu") for each in (from_it, params(**given)))
+    learned, random = (each.evaluate(other.x_val, other.y_val, "")["loss"] for each in (continued, fresh))
+    assert learned < random - 0.3
+    assert optimizer_state(continued.optimizer)[0] == 0  # steps taken
