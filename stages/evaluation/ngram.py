@@ -11,6 +11,7 @@ the same probability. For a context that the training part does not have, P(c | 
 
 import csv
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -54,17 +55,27 @@ def bits_per_char(
         indices: (length,) the text.
         vocab_size: distinct characters.
         start: where the validation split begins; what lies before it is counted.
-        targets: positions with at least `longest` - 1 characters of the validation split before them.
+        targets: positions with at least `longest` - 1 characters before them.
         longest: the largest n.
 
     Returns:
         Bits per character for each n.
     """
+    return [float(each.mean()) for each in bits_of_each(indices, vocab_size, start, targets, longest)]
+
+
+def bits_of_each(
+    indices: np.ndarray, vocab_size: int, start: int, targets: np.ndarray, longest: int
+) -> Iterator[np.ndarray]:
+    """Compute -log2 P of each character at `targets`, for n = 1 to `longest`; arguments as above.
+
+    Yields:
+        (targets,) bits for the next n.
+    """
     characters = indices.astype(np.int64)
     probability = np.full(len(targets), 1 / vocab_size)
     # of each position: a number for the n - 1 characters before it, equal where they are equal
     context = np.zeros(len(characters), np.int64)
-    bits = []
     for n in range(1, longest + 1):
         _, gram = np.unique(context * vocab_size + characters, return_inverse=True)
         trained = np.arange(n - 1, start)  # positions whose context lies in the training part too
@@ -80,10 +91,9 @@ def bits_per_char(
             (of_gram[gram[targets]] + distinct * probability) / np.maximum(seen + distinct, 1),
             probability,
         )
-        bits.append(float(-np.log2(probability).mean()))
+        yield -np.log2(probability)
         # one character more of context: the n before the next position are this position's gram
         context = np.concatenate([[gram.max() + 1], gram[:-1]])
-    return bits
 
 
 def table_of(rows: list[Row]) -> str:
