@@ -18,6 +18,7 @@ from stages.common.paths import (
     LOSSES_FILE,
     QUALITY_FILE,
     REPORT_FILE,
+    SCORE_FILE,
     WINDOWS_SUMMARY,
 )
 from stages.evaluation.ngram import best_of
@@ -35,7 +36,8 @@ def main() -> None:
     corpus |= json.loads(read_output(WINDOWS_SUMMARY, "vectorize"))
     ngram = best_of(read_output(BASELINE_FILE, "baseline"))
     device = device_line(json.loads(read_output(DEVICE_FILE, "train")))
-    page = render(params, samples, quality, history, corpus, ngram, device)
+    score = json.loads(read_output(SCORE_FILE, "score"))
+    page = render(params, samples, quality, history, corpus, ngram, device, score)
     write_bytes_atomically(REPORT_FILE, page.encode())
     print(f"{len(history)} epochs, {len(samples)} samples, {len(page) / 1e6:.1f} MB: {REPORT_FILE}")
 

@@ -13,6 +13,10 @@ from stages.text.normalization import validation_start
 SCORED = 2000  # characters that the page shows
 WIDTH = 40  # characters of a passage
 DIGITS = 4  # bits differ beyond, from machine to machine
+SHOWN = 5  # passages in a table of the page
+BOUNDS = [1, 2, 4, 6]  # of the marks, in bits
+LEVELS = ["below 1 bit", "1 to 2 bits", "2 to 4 bits", "4 to 6 bits", "6 bits and more"]
+DIFFERENCES = [-2, -0.5, 0.5, 2]  # of the model's bits from the n-gram's
 
 Score = dict[str, Any]  # what `metrics/score.json` has
 
@@ -100,3 +104,60 @@ def left_out(text: str, positions: np.ndarray) -> dict[str, int]:
     among = np.zeros(len(text), dtype=bool)
     among[positions] = True
     return dict(Counter(text[at] for at in np.flatnonzero(~among)).most_common())
+
+
+def page_section(score: Score) -> dict[str, Any]:
+    """Prepare what the page shows of a text's surprise.
+
+    Args:
+        score: the tree of `metrics/score.json`.
+
+    Returns:
+        The variables of `surprise.html.j2`.
+    """
+    text, model, other = score["text"], np.array(score["bits"]), score["ngram"]
+    data = {"model": score["bits"], "ngram": None, "n": None, "bounds": BOUNDS, "differences": DIFFERENCES}
+    section: dict[str, Any] = {
+        "count": len(text),
+        "mean": model.mean(),
+        "perplexity": 2 ** model.mean(),
+        "levels": LEVELS,
+        "characters": list(zip(text, np.searchsorted(BOUNDS, model, side="right").tolist(), strict=True)),
+        "ngram": None,
+        "data": data,
+    }
+    tables = {"Most surprising to the model": model}
+    if other is not None:
+        n, bits = other["n"], np.array(other["bits"])
+        more = bits - model
+        section["ngram"] = {
+            "n": n,
+            "mean": bits.mean(),
+            "perplexity": 2 ** bits.mean(),
+            "better": 100 * (more > 0).mean(),
+            "worse": 100 * (more < 0).mean(),
+        }
+        section["differences"] = [
+            "model better by 2 bits or more",
+            "model better by 0.5 to 2 bits",
+            "less than 0.5 bits apart",
+            f"{n}-gram better by 0.5 to 2 bits",
+            f"{n}-gram better by 2 bits or more",
+        ]
+        data |= {"ngram": other["bits"], "n": n}
+        tables = {"The model is better": more, f"The {n}-gram is better": -more, **tables}
+    width = min(WIDTH, len(text))
+
+    def row(at: int) -> dict[str, Any]:
+        part = slice(at, at + width)
+        ngram = None if other is None else np.mean(other["bits"][part])
+        return {"text": text[part], "model": model[part].mean(), "ngram": ngram}
+
+    section["tables"] = [
+        {
+            "title": f"{title}, bits per character",
+            "rows": [row(at) for at in passages(values.tolist(), SHOWN) if values[at : at + width].sum() > 0],
+        }
+        for title, values in tables.items()
+    ]
+    return section

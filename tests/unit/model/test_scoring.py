@@ -1,6 +1,7 @@
 """Surprise, against Keras's own prediction of one window at a time, and against stateful layers."""
 
 import itertools
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from stages.model import scoring
 from stages.model.architecture import build_model
 
-MODELS = {
+MODELS: dict[str, dict[str, Any]] = {
     "lstm": {"units": 7},
     "gru": {"units": 6, "cell": "gru"},
     "rnn": {"units": 5, "cell": "rnn"},
