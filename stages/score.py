@@ -70,15 +70,16 @@ def of_the_corpus() -> None:
     corpus = read_text(CORPUS_FILE, text)
     start, end = scored_part(len(corpus), read_params().vectorize.validation)
     best = best_of(read_output(BASELINE_FILE, "baseline"))
-    indices, positions = encode_known(corpus, text.vocabulary)
-    if len(positions) < len(corpus):
+    before = min(start, text.maxlen)  # characters that the first window needs
+    begin = start - before if best is None else 0  # the n-gram counts all of them
+    indices, positions = encode_known(corpus[begin:end], text.vocabulary)
+    if len(positions) < end - begin:
         raise StageError(f"{MODELS_DIR} has a model of another text than {CORPUS_FILE}; run `dvc repro`")
     ngram = None
     if best is not None:
         n = int(best["n"])
-        ngram = n, ngram_bits(indices[:end], len(text.vocabulary), start, n)
-    before = max(start - text.maxlen, 0)  # what the first window needs
-    bits = model_bits(MODELS_DIR, text, indices[before:end], start - before)
+        ngram = n, ngram_bits(indices, len(text.vocabulary), start, n)
+    bits = model_bits(MODELS_DIR, text, indices[start - before - begin :], before)
     line = score_line(corpus[start:end], start, bits, ngram)
     write_bytes_atomically(SCORE_FILE, line.encode())
     beside = "" if ngram is None else f", {ngram[1].mean():.3f} by the {ngram[0]}-gram"
