@@ -177,6 +177,7 @@ WORDS_OF_OTHERS = {
     "stages/distributed/cluster.py": {"chief"},  # TensorFlow's
     "tests/unit/distributed/test_cluster.py": {"chief"},
     "stages/evaluation/report.html.j2": {"charset", "figure"},  # HTML's
+    "stages/evaluation/compare.html.j2": {"figure"},
     "stages/common/params.py": {"streams"},  # former names are answered with the present ones
     "stages/text/web.py": {"stream"},  # requests'
     "tests/unit/common/test_params.py": {"streams"},
