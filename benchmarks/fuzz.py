@@ -31,7 +31,7 @@ from stages.common import paths
 from stages.common.errors import run_stage
 from tests.support import ROOT, changed_params
 
-STAGES = ("check", "download", "vectorize", "baseline", "train", "sample", "quality", "report")
+STAGES = ("check", "download", "vectorize", "baseline", "train", "sample", "score", "quality", "report")
 IMPORTS = (
     "stages.training.device",
     "stages.training.loop",
@@ -47,6 +47,7 @@ def run(stage: str, folder: Path) -> None:
     os.chdir(folder)
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(folder.with_suffix(f".{name}"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+    sys.argv = [stage]  # a stage gets no arguments
     run_stage(importlib.import_module(f"stages.{stage}").main)
 
 

@@ -18,6 +18,7 @@ from stages.common.paths import (
     LOSSES_FILE,
     QUALITY_FILE,
     REPORT_FILE,
+    SCORE_FILE,
     TRAIN_METRICS,
     WINDOWS_SUMMARY,
 )
@@ -37,7 +38,8 @@ def main() -> None:
     ngram = best_of(read_output(BASELINE_FILE, "baseline"))
     test_loss = json.loads(read_output(TRAIN_METRICS, "train")).get("test_loss")
     device = device_line(json.loads(read_output(DEVICE_FILE, "train")))
-    page = render(params, samples, quality, history, corpus, ngram, device, test_loss)
+    score = json.loads(read_output(SCORE_FILE, "score"))
+    page = render(params, samples, quality, history, corpus, ngram, device, test_loss, score)
     write_bytes_atomically(REPORT_FILE, page.encode())
     print(f"{len(history)} epochs, {len(samples)} samples, {len(page) / 1e6:.1f} MB: {REPORT_FILE}")
 

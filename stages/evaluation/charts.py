@@ -79,10 +79,12 @@ def lines(
     legend: str,
     level: tuple[float, str] | None,
     zero: bool,
+    styles: Sequence[tuple[int, int]] | None = None,
 ) -> dict[str, Any]:
     """Build a Vega-Lite specification in the page's colours: `value` by `epoch`, a line for each series.
 
-    The page's slider sets the parameter `epoch`, which a vertical line marks.
+    The page's slider sets the parameter `epoch`, which a vertical line marks. Where the rows have a
+    `temperature`, only those of the parameter `temperature` are drawn.
 
     Args:
         rows: epoch, value and series of each point.
@@ -91,14 +93,16 @@ def lines(
         legend: the title of the legend.
         level: a value and its name, drawn as a horizontal line; None for none.
         zero: whether the vertical axis begins at 0.
+        styles: numbers of the colour and the dashes of each series; None for those of its own number.
 
     Returns:
         The specification.
     """
     import altair as alt
 
-    colors = [COLORS[number % len(COLORS)] for number in range(len(series))]
-    dashes = [DASHES[number % len(DASHES)] for number in range(len(series))]
+    styles = styles or [(number, number) for number in range(len(series))]
+    colors = [COLORS[color % len(COLORS)] for color, _ in styles]
+    dashes = [DASHES[dash % len(DASHES)] for _, dash in styles]
     epochs = sorted({row["epoch"] for row in rows})
     # Vega would put ticks between few epochs, and label them with the next one
     ticks = {"values": epochs} if len(epochs) <= FEW else {"tickMinStep": 1}
@@ -108,6 +112,10 @@ def lines(
     color = alt.Color("series:N", legend=symbols, scale=alt.Scale(domain=series, range=colors))
     dash = alt.StrokeDash("series:N", legend=symbols, scale=alt.Scale(domain=series, range=dashes))
     base = alt.Chart(alt.Data(values=rows))
+    choices = [alt.param(name="epoch", value=max(epochs))]
+    if "temperature" in rows[0]:
+        choices.append(alt.param(name="temperature", value=rows[0]["temperature"]))
+        base = base.transform_filter("datum.temperature === temperature")
     layers: list[Any] = [
         base.mark_line(point={"size": 14}).encode(
             epoch,
@@ -148,5 +156,4 @@ def lines(
         "font": "inherit",
     }
     chart = alt.layer(*layers).properties(width="container", height=220)
-    chart = chart.add_params(alt.param(name="epoch", value=max(row["epoch"] for row in rows)))
-    return chart.to_dict() | {"config": in_page_colors}
+    return chart.add_params(*choices).to_dict() | {"config": in_page_colors}

@@ -64,7 +64,7 @@ def bits_of_targets(
         indices: (length,) the text.
         vocab_size: distinct characters.
         start: where the validation split begins; what lies before it is counted.
-        targets: positions with at least `longest` - 1 characters of their own split before them.
+        targets: positions with at least `longest` - 1 characters before them.
         longest: the largest n.
 
     Yields:

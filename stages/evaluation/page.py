@@ -8,8 +8,10 @@ from typing import Any
 from stages.common.history import Metrics, best_epoch
 from stages.common.params import Params
 from stages.evaluation.charts import QUALITIES, loss_chart, quality_charts
+from stages.evaluation.surprise import Score, page_section
+from stages.evaluation.terms import TERMS
 
-TEMPLATE = Path(__file__).with_name("report.html.j2")
+TEMPLATES = Path(__file__).parent
 SECTIONS = ("vectorize", "model", "train", "sample")
 # the page is the same on any number of cores and workers
 NOT_SHOWN = {"train.cores", "train.workers", "train.worker_timeout"}
@@ -24,6 +26,7 @@ def render(
     ngram: Metrics | None,
     device: str,
     test_loss: float | None,
+    score: Score,
 ) -> str:
     """Render the page. Equal arguments give an equal page.
 
@@ -36,13 +39,11 @@ def render(
         ngram: the best n-gram model, None without a validation split.
         device: the line that names what the model was trained on.
         test_loss: of the final model, None without a test split.
+        score: the tree of `metrics/score.json`.
 
     Returns:
         The HTML.
     """
-    import jinja2
-    import vl_convert
-
     epochs = [int(epoch) for epoch in dict.fromkeys(sample["epoch"] for sample in samples)]
     temperatures = list(dict.fromkeys(sample["temperature"] for sample in samples))
     metrics_of = {(int(row["epoch"]), float(row["temperature"])): row for row in quality}
@@ -63,9 +64,8 @@ def render(
         for section in SECTIONS
         for name, value in getattr(params, section).model_dump().items()
     }
-    javascript = vl_convert.javascript_bundle()  # type: ignore[call-arg]
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    return render_template(
+        "report.html.j2",
         charts=[loss_chart(history, ngram, params.train.targets), *quality_charts(quality, temperatures)],
         corpus=corpus,
         device=device,
@@ -73,14 +73,27 @@ def render(
         best=best_epoch(history),
         model=params.model,
         train=params.train,
-        javascript=javascript.replace("</script", r"<\/script"),
         last=history[-1],
         history=history,
         ngram=ngram,
         names=list(history[0]),
         parameters=[item for item in parameters.items() if item[0] not in NOT_SHOWN],
         samples=by_temperature,
+        surprise=page_section(score),
         shown={"epochs": epochs, "history": history, "samples": by_temperature},
         temperatures=temperatures,
         test_loss=test_loss,
     )
+
+
+def render_template(name: str, **variables: Any) -> str:
+    """Render a page's template of this folder, with the script that draws charts and the words of `TERMS`."""
+    import jinja2
+    import vl_convert
+
+    javascript = vl_convert.javascript_bundle()  # type: ignore[call-arg]
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, loader=jinja2.FileSystemLoader(TEMPLATES)
+    )
+    environment.globals |= {"terms": TERMS, "javascript": javascript.replace("</script", r"<\/script")}
+    return environment.get_template(name).render(**variables)

@@ -19,9 +19,13 @@ def read_samples() -> list[Sample]:
     Raises:
         StageError: the file is missing.
     """
+    return samples_of(read_output(SAMPLES_FILE, "sample"))
+
+
+def samples_of(lines: str) -> list[Sample]:
+    """Read what `lines_of` wrote."""
     # not splitlines: JSON leaves U+0085, U+2028 and U+2029 as they are, and these are line ends to it
-    lines = read_output(SAMPLES_FILE, "sample").split("\n")
-    return [json.loads(line) for line in lines if line]
+    return [json.loads(line) for line in lines.split("\n") if line]
 
 
 def lines_of(samples: Sequence[Sample]) -> str:

@@ -40,6 +40,23 @@ def codes(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
 
 
+def encode_known(text: str, vocabulary: str) -> tuple[np.ndarray, np.ndarray]:
+    """Encode a text without the characters that a vocabulary lacks.
+
+    Args:
+        text: any text.
+        vocabulary: distinct characters.
+
+    Returns:
+        (k,) indices of the characters that it has, and (k,) their positions in the text.
+    """
+    index_of = np.full(0x110000, -1, dtype=np.int32)
+    index_of[codes(vocabulary)] = np.arange(len(vocabulary))
+    indices = index_of[codes(text)]
+    positions = np.flatnonzero(indices >= 0)
+    return indices[positions], positions
+
+
 def vocabulary_sha256(vocabulary: str) -> str:
     """Hash a vocabulary, in hexadecimal; models and checkpoints name the one that they are of."""
     return hashlib.sha256(vocabulary.encode()).hexdigest()

@@ -12,10 +12,15 @@ import pytest
 from tests.support import ROOT
 
 
-def generate(project, *arguments, code=0, stdin=""):
+def generate(project, *arguments, **options):
     """Run it in a project; returns standard output and standard error."""
+    return run_module("generate", project, *arguments, **options)
+
+
+def run_module(name, project, *arguments, code=0, stdin=""):
+    """Run `python -m stages.NAME` in a project; returns standard output and standard error."""
     done = subprocess.run(
-        [sys.executable, "-m", "stages.generate", *arguments],
+        [sys.executable, "-m", f"stages.{name}", *arguments],
         cwd=project.root,
         env=project.environment,
         input=stdin,

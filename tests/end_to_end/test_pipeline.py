@@ -50,6 +50,7 @@ def test_every_output_is_there(finished):
         "metrics/samples.jsonl",
         "metrics/samples/epoch-000.txt",
         "metrics/samples/epoch-001.txt",
+        "metrics/score.json",
         "metrics/quality.tsv",
         "metrics/baseline.tsv",
         "metrics/report.html",
@@ -89,13 +90,13 @@ def test_nothing_runs_twice(small):
     assert ran(small.dvc("repro")) == ["sample", "quality", "report"]
     small.set_params(train__learning_rate=0.005)
     done = small.dvc("repro")
-    assert ran(done) == ["train", "sample", "quality", "report"]
+    assert ran(done) == ["train", "sample", "score", "quality", "report"]
     assert outputs(small.root)["models/model.keras"] != first["models/model.keras"]
 
     small.set_params(train__learning_rate=0.01, sample__temperatures=SMALL["sample__temperatures"])
     done = small.dvc("repro")
     assert ran(done) == []
-    assert done.stdout.count("is cached - skipping run") == 5
+    assert done.stdout.count("is cached - skipping run") == 6
     assert outputs(small.root) == first
 
 
@@ -247,6 +248,13 @@ def test_a_mistyped_corpus_is_answered_before_dvc_looks_for_it(small, path, says
             "models/checkpoints/epoch-000.npz",
             b"PK",
             "models/checkpoints/epoch-000.npz: its checksum",
+        ),
+        ("score", "models/model.keras", None, "models/model.keras is missing; `dvc repro train`"),
+        (
+            "score",
+            "data/corpus.txt",
+            "a\u20ac".encode(),
+            "models has a model of another text than data/corpus",
         ),
         ("sample", "models/checkpoints", None, "models/checkpoints has no checkpoints; `dvc repro train`"),
     ],

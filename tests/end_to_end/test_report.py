@@ -220,13 +220,14 @@ def test_no_text_can_break_out_of_the_page(driver, finished, tmp_path):
             None,
             text,
             None,
+            {"start": 0, "text": text, "bits": [1.5] * len(text), "ngram": None},
         ),
         encoding="utf-8",
     )
     driver.get_log("browser")
     open_page(driver, page)
     assert driver.title.startswith("</script><script>")
-    assert text_of(driver, "text") == text_of(driver, "prompt") == text
+    assert text_of(driver, "text") == text_of(driver, "prompt") == text_of(driver, "scored") == text
     assert driver.find_element(By.TAG_NAME, "footer").get_attribute("textContent").strip() == (
         f"Trained on: {text}"
     )

@@ -12,7 +12,7 @@ from stages.common.params import RANDOM_WEIGHTS, Params, read_params
 from stages.common.recipes import apply_recipe, names, options_of, read_recipe
 from tests.support import ROOT
 
-STAGES = ["check", "download", "vectorize", "baseline", "train", "sample", "quality", "report"]
+STAGES = ["check", "download", "vectorize", "baseline", "train", "sample", "score", "quality", "report"]
 FOLDERS = ["common", "text", "model", "evaluation", "distributed", "training"]  # from the ground up
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "stages").rglob("*.py"))
 
@@ -56,6 +56,16 @@ CONTRACTS: dict[str, dict[str, set[str]]] = {
         "params": {"sample"},
         "outs": {"metrics/samples", "metrics/samples.jsonl"},
     },
+    "score": {
+        "data": {
+            "data/corpus.txt",
+            "metrics/baseline.tsv",
+            "models/model.keras",
+            "models/vocabulary.json",
+        },
+        "params": {"vectorize.validation"},
+        "outs": {"metrics/score.json"},
+    },
     "quality": {
         "data": {"data/corpus.txt", "metrics/samples.jsonl"},
         "params": {"vectorize.lowercase", "vectorize.newlines_to_spaces"},
@@ -67,6 +77,7 @@ CONTRACTS: dict[str, dict[str, set[str]]] = {
             "metrics/corpus.json",
             "metrics/quality.tsv",
             "metrics/samples.jsonl",
+            "metrics/score.json",
             "metrics/train/device.json",
             "metrics/train/losses.tsv",
             "metrics/train/metrics.json",
@@ -150,7 +161,7 @@ def test_a_folder_imports_only_folders_below_it(path):
 
 def test_the_folders_are_those_of_the_design():
     assert {str(Path(path).parent) for path in MODULES} == {"stages", *(f"stages/{f}" for f in FOLDERS)}
-    assert len([path for path in MODULES if Path(path).parent.name == "stages"]) <= 15
+    assert len([path for path in MODULES if Path(path).parent.name == "stages"]) <= 16
     for init in (path for path in MODULES if path.endswith("__init__.py")):
         # not among the deps of a stage, so it must not hold code
         assert [type(node) for node in ast.parse((ROOT / init).read_text()).body] == [ast.Expr], init
@@ -167,6 +178,7 @@ WORDS_OF_OTHERS = {
     "stages/distributed/cluster.py": {"chief"},  # TensorFlow's
     "tests/unit/distributed/test_cluster.py": {"chief"},
     "stages/evaluation/report.html.j2": {"charset", "figure"},  # HTML's
+    "stages/evaluation/compare.html.j2": {"figure"},
     "stages/common/params.py": {"streams"},  # former names are answered with the present ones
     "stages/text/web.py": {"stream"},  # requests'
     "tests/unit/common/test_params.py": {"streams"},
