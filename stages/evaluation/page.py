@@ -1,6 +1,9 @@
 """The report page: one HTML file that needs no network and no server."""
 
+import base64
+import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,11 +11,13 @@ from typing import Any
 from stages.common.history import Metrics, best_epoch
 from stages.common.params import Params
 from stages.evaluation.charts import QUALITIES, loss_chart, quality_charts
+from stages.evaluation.writer import Writer
 
-TEMPLATE = Path(__file__).with_name("report.html.j2")
-SECTIONS = ("vectorize", "model", "train", "sample")
+FOLDER = Path(__file__).parent
+SECTIONS = ("vectorize", "model", "train", "sample", "report")
 # the page is the same on any number of cores and workers
 NOT_SHOWN = {"train.cores", "train.workers", "train.worker_timeout"}
+HASHES = "HASHES-OF-THE-SCRIPTS"  # in the template's content security policy
 
 
 def render(
@@ -23,6 +28,7 @@ def render(
     corpus: dict[str, Any],
     ngram: Metrics | None,
     device: str,
+    writer: Writer,
 ) -> str:
     """Render the page. Equal arguments give an equal page.
 
@@ -34,6 +40,7 @@ def render(
         corpus: the corpus's name and the numbers of `metrics/windows.json`.
         ngram: the best n-gram model, None without a validation split.
         device: the line that names what the model was trained on.
+        writer: what the model needs in order to write in the page.
 
     Returns:
         The HTML.
@@ -61,9 +68,15 @@ def render(
         for section in SECTIONS
         for name, value in getattr(params, section).model_dump().items()
     }
-    javascript = vl_convert.javascript_bundle()  # type: ignore[call-arg]
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    scripts = {
+        "charts": vl_convert.javascript_bundle().replace("</script", r"<\/script"),  # type: ignore[call-arg]
+        "model": _read("model.js") + _read("worker.js"),
+        "write": _read("write.js"),
+    }
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, loader=jinja2.FileSystemLoader(FOLDER)
+    )
+    page = environment.get_template("report.html.j2").render(
         charts=[loss_chart(history, ngram, params.train.targets), *quality_charts(quality, temperatures)],
         corpus=corpus,
         device=device,
@@ -71,13 +84,27 @@ def render(
         best=best_epoch(history),
         model=params.model,
         train=params.train,
-        javascript=javascript.replace("</script", r"<\/script"),
         last=history[-1],
         history=history,
         ngram=ngram,
         names=list(history[0]),
         parameters=[item for item in parameters.items() if item[0] not in NOT_SHOWN],
         samples=by_temperature,
+        scripts=scripts,
         shown={"epochs": epochs, "history": history, "samples": by_temperature},
         temperatures=temperatures,
+        writer=writer,
     )
+    return page.replace(HASHES, " ".join(hashes_of_scripts(page)), 1)
+
+
+def hashes_of_scripts(page: str) -> list[str]:
+    """List the hashes by which a content security policy allows the scripts of a page, and no other."""
+    scripts = re.findall(r'<script type="module">(.*?)</script>', page, re.DOTALL)
+    digests = (hashlib.sha256(script.encode()).digest() for script in scripts)
+    return [f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests]
+
+
+def _read(name: str) -> str:
+    """Read a script of the page."""
+    return (FOLDER / name).read_text(encoding="utf-8")

@@ -14,6 +14,7 @@ from selenium.webdriver.common.keys import Keys
 from stages.common.history import history_of
 from stages.common.params import read_params
 from stages.evaluation.page import render
+from stages.evaluation.writer import Writer
 from tests.browser import CHROMIUM, DRIVER, browser, open_page, requested
 from tests.support import Project
 
@@ -179,10 +180,10 @@ def test_without_a_browser_script_the_last_epoch_can_be_read(finished):
     page = finished.read("metrics/report.html").decode()
     samples = [json.loads(line) for line in finished.read("metrics/samples.jsonl").splitlines()]
     assert f'<span id="text">{samples[3]["text"]}</span>' in page
-    assert "<dd>book.txt</dd>" in page
+    assert "<h1>book.txt: character-level LSTM</h1>" in page
     assert "<dd>1 × 16 LSTM</dd>" in page
     assert '<th scope="row">train.batch_size</th><td>128</td>' in page
-    assert "validation windows</dt>" not in page
+    assert "validation windows" not in page
     assert "<dt>8-gram novelty</dt>" in page
     assert "train.workers" not in page
 
@@ -208,6 +209,7 @@ def test_no_text_can_break_out_of_the_page(driver, finished, tmp_path):
             {"corpus": text, "characters": 5, "vocab_size": 3, "windows": 2, "validation_windows": 0},
             None,
             text,
+            Writer(why_not=text),
         ),
         encoding="utf-8",
     )
@@ -218,6 +220,7 @@ def test_no_text_can_break_out_of_the_page(driver, finished, tmp_path):
     assert driver.find_element(By.TAG_NAME, "footer").get_attribute("textContent").strip() == (
         f"Trained on: {text}"
     )
+    assert driver.find_element(By.CSS_SELECTOR, "[aria-labelledby=write] > p").text.startswith(text[:50])
     assert driver.get_log("browser") == []
 
 

@@ -70,6 +70,8 @@ CONTRACTS: dict[str, dict[str, set[str]]] = {
             "metrics/train/device.json",
             "metrics/train/losses.tsv",
             "metrics/windows.json",
+            "models/checkpoints",
+            "models/vocabulary.json",
             "params.yaml",
         },
         "params": set(),
