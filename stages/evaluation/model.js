@@ -58,7 +58,7 @@ class Model {
   constructor({ cell, layers, units, embedding, vocabulary }, numbers) {
     this.cell = cell;
     this.units = units;
-    this.size = vocabulary.length;
+    this.size = Array.from(vocabulary).length;
     let at = 0;
     const take = (count) => numbers.subarray(at, (at += count));
     const width = GATES[cell] * units;

@@ -73,7 +73,7 @@ def make_writer(
     for epoch in epochs:
         model, arrays = read(epoch)
         largest = max(float(np.abs(array).max()) for array in arrays)
-        if not largest <= np.finfo(settings.weights_dtype).max:  # nor where it is not a number
+        if not largest <= float(np.finfo(settings.weights_dtype).max):  # nor where it is not a number
             return Writer(
                 f"The model cannot write in this page: its weights go up to {largest:g} in epoch {epoch}, "
                 f"too much for {settings.weights_dtype} (report.weights_dtype)."
@@ -81,7 +81,7 @@ def make_writer(
         weights[epoch] = encode_weights(arrays, settings.weights_dtype)
         if (megabytes := len(weights[epoch]) * len(epochs) / 1e6) > settings.weights_limit:
             return Writer(
-                f"The model cannot write in this page: its weights would take {megabytes:,.1f} MB, and "
+                f"The model cannot write in this page: its weights would take {megabytes:.3g} MB, and "
                 f"report.weights_limit is {settings.weights_limit:g}."
             )
     return Writer(
