@@ -54,6 +54,10 @@ def rows_of(project, path):
     return list(csv.DictReader(project.read(path).decode().splitlines(), delimiter="\t"))
 
 
+def policy_of(driver):
+    return driver.find_element(By.CSS_SELECTOR, "meta[http-equiv]").get_attribute("content")
+
+
 def text_of(driver, name):
     return driver.find_element(By.ID, name).get_attribute("textContent")
 
@@ -147,6 +151,11 @@ def test_no_complaint_and_no_request_leaves_the_page(page, validation_run):
         page.execute_script(f"fetch('{address}').catch(() => 0); new Image().src = '{address}'")
         with pytest.raises(TimeoutError):
             server.accept()
+    run = "const own = document.createElement('script'); own.textContent = 'window.ran = true';"
+    page.execute_script(run + "document.body.append(own)")  # no script runs but the page's own
+    assert page.execute_script("return window.ran") is None
+    assert "unsafe-eval" not in (policy := policy_of(page))
+    assert "unsafe-inline" not in policy.split("script-src")[1].split(";")[0]
 
 
 @with_browser

@@ -335,7 +335,7 @@ def test_the_chosen_epoch_writes_what_the_sample_stage_wrote(driver, small):
         ({"report__weights": "none"}, "This page has no weights, so the model cannot write in it"),
         (
             {"report__weights_limit": 0.002},
-            "its weights would take 0.0 and report.weights_limit is 0.002.",
+            " MB, and report.weights_limit is 0.002.",
         ),
     ],
 )

@@ -100,7 +100,7 @@ def make(folder: Path) -> None:
             *_, below, dense = any_length.layers
             kernel, bias = dense.get_weights()
             x = np.eye(len(VOCABULARY), dtype=np.float32)[window][None]
-            output = keras.Model(any_length.inputs, below.output).predict_on_batch(x)[0]
+            output = keras.Model(any_length.inputs, below.output)([x]).numpy()[0]
             logits[scale].append((output @ kernel + bias).tolist())
         about = {"options": options, "likeliest": texts[0], "drawn": texts[1]}
         about |= {"float32": logits[1], "float16": logits[SMALL]}
