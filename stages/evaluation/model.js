@@ -5,7 +5,7 @@
 const GATES = { lstm: 4, gru: 3, rnn: 1 };
 const WINDOWS = 4; // that are multiplied together, so that a weight is loaded once for all of them
 const sigmoid = (x) => 1 / (1 + Math.exp(-x));
-const tanh = (x) => 1 - 2 / (Math.exp(2 * x) + 1); // three times as fast as Math.tanh
+const tanh = (x) => 1 - 2 / (Math.exp(2 * x) + 1); // with Math.tanh a character takes a tenth longer
 
 // The numbers of a base64 text: little-endian float16 or float32.
 function decodeNumbers(base64, dtype) {
