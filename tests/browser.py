@@ -66,10 +66,16 @@ def requested(driver: webdriver.Chrome) -> list[str]:
     ]
 
 
+def take_picture(page: Path, picture: Path) -> None:
+    """Write a picture of a page with a text that the model wrote in it."""
+    with browser(1100, 1240) as driver:
+        open_page(driver, page)
+        driver.find_elements("css selector", "input[type=radio]")[1].click()  # 0.5 by default
+        driver.find_element("css selector", "#write-form button").click()
+        status = driver.find_element("id", "write-status")
+        WebDriverWait(driver, 60).until(lambda _: "a second" in status.text)
+        driver.save_screenshot(str(picture))
+
+
 if __name__ == "__main__":
-    with browser(1100, 1150) as driver:
-        open_page(driver, Path(sys.argv[1]))
-        driver.find_elements("css selector", "input[type=radio]")[
-            1
-        ].click()  # 0.5 of the default temperatures
-        driver.save_screenshot(sys.argv[2])
+    take_picture(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -21,6 +21,20 @@ def best_epoch(history: Sequence[Metrics]) -> int | None:
     return min(range(len(losses)), key=lambda epoch: (math.isnan(losses[epoch]), losses[epoch]), default=None)
 
 
+def kept_epoch(history: Sequence[Metrics], keep: str) -> int:
+    """Choose the epoch whose weights the final model gets.
+
+    Args:
+        history: the metrics of each epoch, at least one.
+        keep: `train.keep`.
+
+    Returns:
+        The epoch, counted from 0.
+    """
+    best = best_epoch(history)
+    return best if best is not None and keep == "best" else len(history) - 1
+
+
 def epoch_of_stop(history: Sequence[Metrics], patience: int | None) -> int | None:
     """Find the epoch after which training stops early.
 

@@ -124,6 +124,14 @@ class Sample(Section):
         return temperatures
 
 
+class Report(Section):
+    """Parameters of the report stage."""
+
+    weights: Literal["final", "all", "none"] = parameter("final, all or none")
+    weights_dtype: Literal["float16", "float32"] = parameter("float16 or float32")
+    weights_limit: Number = parameter("megabytes from 0.001 to 1,000", ge=0.001, le=1000)
+
+
 class Params(Section):
     """All of `params.yaml`."""
 
@@ -132,6 +140,7 @@ class Params(Section):
     model: Model = parameter("a section")
     train: Train = parameter("a section")
     sample: Sample = parameter("a section")
+    report: Report = parameter("a section")
 
 
 def read_params(path: Path = PARAMS_FILE) -> Params:

@@ -3,7 +3,7 @@ const read = (id) => JSON.parse(document.getElementById(id).textContent);
 const { epochs, temperatures, samples } = read("data"), charts = read("charts");
 const slider = document.getElementById("epoch"), articles = [...document.querySelectorAll("#runs article")];
 const views = await Promise.all([...document.querySelectorAll(".chart")].map((place, number) =>
-  window.vegaEmbed(place, charts[number], { renderer: "svg", actions: false }).then(({ view }) => view)));
+  window.vegaEmbed(place, charts[number], { renderer: "svg", actions: false, ast: true }).then(({ view }) => view)));
 
 function show() {
   const epoch = epochs[Number(slider.value)];

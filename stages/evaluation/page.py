@@ -1,6 +1,9 @@
 """The report page: one HTML file that needs no network and no server."""
 
+import base64
+import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +13,13 @@ from stages.common.params import Params
 from stages.evaluation.charts import QUALITIES, loss_chart, quality_charts
 from stages.evaluation.surprise import Score, page_section
 from stages.evaluation.terms import TERMS
+from stages.evaluation.writer import Writer
 
-TEMPLATES = Path(__file__).parent
-SECTIONS = ("vectorize", "model", "train", "sample")
+FOLDER = Path(__file__).parent
+SECTIONS = ("vectorize", "model", "train", "sample", "report")
 # the page is the same on any number of cores and workers
 NOT_SHOWN = {"train.cores", "train.workers", "train.worker_timeout"}
+HASHES = "HASHES-OF-THE-SCRIPTS"  # in the template's content security policy
 
 
 def render(
@@ -27,6 +32,7 @@ def render(
     device: str,
     test_loss: float | None,
     score: Score,
+    writer: Writer,
 ) -> str:
     """Render the page. Equal arguments give an equal page.
 
@@ -40,6 +46,7 @@ def render(
         device: the line that names what the model was trained on.
         test_loss: of the final model, None without a test split.
         score: the tree of `metrics/score.json`.
+        writer: what the model needs in order to write in the page.
 
     Returns:
         The HTML.
@@ -83,6 +90,8 @@ def render(
         shown={"epochs": epochs, "history": history, "samples": by_temperature},
         temperatures=temperatures,
         test_loss=test_loss,
+        model_code=_read("model.js") + _read("worker.js"),
+        writer=writer,
     )
 
 
@@ -93,7 +102,20 @@ def render_template(name: str, **variables: Any) -> str:
 
     javascript = vl_convert.javascript_bundle()  # type: ignore[call-arg]
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, loader=jinja2.FileSystemLoader(TEMPLATES)
+        autoescape=True, undefined=jinja2.StrictUndefined, loader=jinja2.FileSystemLoader(FOLDER)
     )
     environment.globals |= {"terms": TERMS, "javascript": javascript.replace("</script", r"<\/script")}
-    return environment.get_template(name).render(**variables)
+    page = environment.get_template(name).render(**variables)
+    return page.replace(HASHES, " ".join(hashes_of_scripts(page)), 1)
+
+
+def hashes_of_scripts(page: str) -> list[str]:
+    """List the hashes by which a content security policy allows the scripts of a page, and no other."""
+    scripts = re.findall(r'<script type="module">(.*?)</script>', page, re.DOTALL)
+    digests = (hashlib.sha256(script.encode()).digest() for script in scripts)
+    return [f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests]
+
+
+def _read(name: str) -> str:
+    """Read a script of the page."""
+    return (FOLDER / name).read_text(encoding="utf-8")

@@ -10,12 +10,24 @@ from stages.common.params import Vectorize
 PIECE = 1 << 20  # characters
 
 
-def read_text(path: Path, settings: Vectorize) -> str:
+class Normalization(Protocol):
+    """What is done to a text first."""
+
+    @property
+    def lowercase(self) -> bool:
+        """Whether to lowercase it."""
+
+    @property
+    def newlines_to_spaces(self) -> bool:
+        """Whether to turn each newline into a space."""
+
+
+def read_text(path: Path, settings: Normalization) -> str:
     """Read a UTF-8 text with any line ends, and normalize it.
 
     Args:
         path: the corpus.
-        settings: the section `vectorize` of `params.yaml`.
+        settings: for example the section `vectorize` of `params.yaml`.
 
     Returns:
         The normalized text.
@@ -26,14 +38,14 @@ def read_text(path: Path, settings: Vectorize) -> str:
     return "".join(read_pieces(path, settings))
 
 
-def read_pieces(path: Path, settings: Vectorize) -> Iterator[str]:
+def read_pieces(path: Path, settings: Normalization) -> Iterator[str]:
     """Read a text as `read_text` does, in pieces, so that memory does not grow with a text that has spaces.
 
     A piece ends after a space or a line: the lower case of a Greek sigma depends on whether its word ends.
 
     Args:
         path: the corpus.
-        settings: the section `vectorize` of `params.yaml`.
+        settings: for example the section `vectorize` of `params.yaml`.
 
     Yields:
         The pieces of the normalized text, whole words each.
@@ -54,18 +66,6 @@ def read_pieces(path: Path, settings: Vectorize) -> Iterator[str]:
     except UnicodeDecodeError:
         raise StageError(f"{path} is not UTF-8 text; `dvc repro download` creates it again") from None
     yield normalize(rest, settings)
-
-
-class Normalization(Protocol):
-    """What is done to a text first."""
-
-    @property
-    def lowercase(self) -> bool:
-        """Whether to lowercase it."""
-
-    @property
-    def newlines_to_spaces(self) -> bool:
-        """Whether to turn each newline into a space."""
 
 
 def normalize(text: str, settings: Normalization) -> str:

@@ -14,7 +14,7 @@ from stages.common.files import (
     write_bytes_atomically,
     write_json_atomically,
 )
-from stages.common.history import Metrics, best_epoch, epoch_of_stop, summary_of, table_of
+from stages.common.history import Metrics, epoch_of_stop, kept_epoch, summary_of, table_of
 from stages.common.params import Params
 from stages.common.paths import (
     CHECKPOINTS_DIR,
@@ -107,7 +107,7 @@ def train(params: Params, windows: Windows, text: ModelText, cluster: Cluster | 
         for leftover in CHECKPOINTS_DIR.glob("*"):
             leftover.unlink()
         history = _run_epochs(params, trainer, store, done, monitor)
-    kept = kept_epoch(params, history)
+    kept = kept_epoch(history, params.train.keep)
     # from there, since the store may be deleted at any time
     trainer.restore(read_checkpoint(CHECKPOINTS_DIR / file_name(kept)))
     if len(windows.x_test):
@@ -174,12 +174,6 @@ def why_no_cudnn(trainer: Trainer, params: Params) -> str:
     return "Keras finds that it cannot be used here" if params.train.use_cudnn else "train.use_cudnn is false"
 
 
-def kept_epoch(params: Params, history: list[Metrics]) -> int:
-    """Choose the epoch whose weights the final model gets, by `train.keep`."""
-    best = best_epoch(history)
-    return best if best is not None and params.train.keep == "best" else len(history) - 1
-
-
 def _run_epochs(
     params: Params,
     trainer: Trainer,
@@ -211,7 +205,7 @@ def _run_epochs(
         history.append(metrics)
         # written each epoch, so that `dvc exp show` and `dvc plots show` follow a run
         write_bytes_atomically(LOSSES_FILE, table_of(history, settings.targets).encode())
-        write_json_atomically(TRAIN_METRICS, summary_of(history, kept_epoch(params, history)))
+        write_json_atomically(TRAIN_METRICS, summary_of(history, kept_epoch(history, params.train.keep)))
         if epoch_of_stop(history, settings.patience) is not None:
             print(f"stopped: no lower val_loss in {settings.patience} epochs", flush=True)
             break

@@ -14,6 +14,7 @@ from selenium.webdriver.common.keys import Keys
 from stages.common.history import history_of
 from stages.common.params import read_params
 from stages.evaluation.page import render
+from stages.evaluation.writer import Writer
 from tests.browser import CHROMIUM, DRIVER, browser, open_page, requested
 from tests.support import Project
 
@@ -51,6 +52,10 @@ def page(driver, validation_run):
 
 def rows_of(project, path):
     return list(csv.DictReader(project.read(path).decode().splitlines(), delimiter="\t"))
+
+
+def policy_of(driver):
+    return driver.find_element(By.CSS_SELECTOR, "meta[http-equiv]").get_attribute("content")
 
 
 def text_of(driver, name):
@@ -146,6 +151,11 @@ def test_no_complaint_and_no_request_leaves_the_page(page, validation_run):
         page.execute_script(f"fetch('{address}').catch(() => 0); new Image().src = '{address}'")
         with pytest.raises(TimeoutError):
             server.accept()
+    run = "const own = document.createElement('script'); own.textContent = 'window.ran = true';"
+    page.execute_script(run + "document.body.append(own)")  # no script runs but the page's own
+    assert page.execute_script("return window.ran") is None
+    assert "unsafe-eval" not in (policy := policy_of(page))
+    assert "unsafe-inline" not in policy.split("script-src")[1].split(";")[0]
 
 
 @with_browser
@@ -179,10 +189,10 @@ def test_without_a_browser_script_the_last_epoch_can_be_read(finished):
     page = finished.read("metrics/report.html").decode()
     samples = [json.loads(line) for line in finished.read("metrics/samples.jsonl").splitlines()]
     assert f'<span id="text">{samples[3]["text"]}</span>' in page
-    assert "<dd>book.txt</dd>" in page
+    assert "<h1>book.txt: character-level LSTM</h1>" in page
     assert "<dd>1 × 16 LSTM</dd>" in page
     assert '<th scope="row">train.batch_size</th><td>128</td>' in page
-    assert "validation windows</dt>" not in page
+    assert "validation windows" not in page
     assert "<dt>8-gram novelty</dt>" in page
     assert "train.workers" not in page
 
@@ -221,6 +231,7 @@ def test_no_text_can_break_out_of_the_page(driver, finished, tmp_path):
             text,
             None,
             {"start": 0, "text": text, "bits": [1.5] * len(text), "ngram": None},
+            Writer(why_not=text),
         ),
         encoding="utf-8",
     )
@@ -231,6 +242,7 @@ def test_no_text_can_break_out_of_the_page(driver, finished, tmp_path):
     assert driver.find_element(By.TAG_NAME, "footer").get_attribute("textContent").strip() == (
         f"Trained on: {text}"
     )
+    assert driver.find_element(By.CSS_SELECTOR, "[aria-labelledby=write] > p").text.startswith(text[:50])
     assert driver.get_log("browser") == []
 
 

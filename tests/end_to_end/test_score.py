@@ -12,6 +12,7 @@ from selenium.webdriver.common.keys import Keys
 from stages.common.params import read_params
 from stages.evaluation.page import render
 from stages.evaluation.terms import TERMS
+from stages.evaluation.writer import Writer
 from tests.browser import CHROMIUM, DRIVER, browser, open_page
 from tests.end_to_end.test_generate import run_module
 from tests.unit.evaluation.test_ngram import naive_counts, naive_probability
@@ -156,6 +157,7 @@ def page(driver, finished, tmp_path):
         "CPU",
         None,
         score,
+        Writer(why_not="not here"),
     )
     (tmp_path / "page.html").write_text(html, encoding="utf-8")
     driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

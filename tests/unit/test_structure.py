@@ -82,6 +82,8 @@ CONTRACTS: dict[str, dict[str, set[str]]] = {
             "metrics/train/losses.tsv",
             "metrics/train/metrics.json",
             "metrics/windows.json",
+            "models/checkpoints",
+            "models/vocabulary.json",
             "params.yaml",
         },
         "params": set(),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from stages.common.history import best_epoch, epoch_of_stop, history_of, summary_of, table_of
+from stages.common.history import best_epoch, epoch_of_stop, history_of, kept_epoch, summary_of, table_of
 
 
 def test_the_best_epoch_is_the_first_of_the_lowest():
@@ -56,6 +56,12 @@ def test_the_table_says_which_losses_are_over_all_positions():
         ["validation, all positions", "3.5", "5.0"],
     ]
     assert history_of(table, "all") == history
+
+
+def test_the_kept_epoch_is_the_last_or_the_best():
+    history = [{"loss": 3.0, "val_loss": 3.2}, {"loss": 2.0, "val_loss": 2.9}, {"loss": 1.0, "val_loss": 3.1}]
+    assert (kept_epoch(history, "last"), kept_epoch(history, "best")) == (2, 1)
+    assert kept_epoch([{"loss": 1.0}, {"loss": 2.0}], "last") == 1
 
 
 def test_the_summary_is_of_the_kept_epoch():

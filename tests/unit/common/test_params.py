@@ -70,6 +70,9 @@ BAD = [
     ("sample__prompt", "", "sample.prompt: got ''; takes text of at least one character, or null"),
     ("sample__prompt", 7, "sample.prompt: got 7; takes text"),
     ("sample__seed", 0.5, "sample.seed: got 0.5; takes"),
+    ("report__weights", "best", "report.weights: got 'best'; takes final, all or none"),
+    ("report__weights_dtype", "int8", "report.weights_dtype: got 'int8'; takes float16 or float32"),
+    ("report__weights_limit", 0, "report.weights_limit: got 0; takes megabytes from 0.001 to 1,000"),
     ("download__corpus", "", "download.corpus: got ''; takes the path of a corpus's"),
     ("download__offline_corpus", "bible", "download.offline_corpus: got 'bible'; takes the path of"),
     ("download__sha256", "12ab", "download.sha256: got '12ab'; takes 64 hexadecimal digits"),
@@ -103,7 +106,7 @@ def test_half_of_the_text_is_left_to_train_on(params):
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("", "takes the keys download, vectorize, model, train, sample; got 'None'"),
+        ("", "takes the keys download, vectorize, model, train, sample, report; got 'None'"),
         ("- 1\n", "takes the keys download, vectorize"),
         ("train: {epochs: 1\n", "not YAML"),
         ("train: !!python/object/apply:os.getcwd []\n", "not YAML"),

@@ -1,0 +1,115 @@
+"""What the page needs so that the trained model writes in it: its weights as text, and how it reads."""
+
+import base64
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from stages.common.params import Report, Sample
+from stages.text.vocabulary_file import ModelText
+
+PURPOSE = "generate by hand"  # of the draws, so that they are those of `python -m stages.generate`
+DTYPES = {"float16": "<f2", "float32": "<f4"}
+MAX_LENGTH = 10_000  # characters that the page writes at once
+NOT_ASKED_FOR = "This page has no weights, so the model cannot write in it (report.weights is none)."
+
+# from an epoch to the arguments of `build_model` and the weights in Keras's order
+Read = Callable[[int], tuple[dict[str, Any], Sequence[np.ndarray]]]
+
+
+@dataclass(frozen=True)
+class Writer:
+    """What the page is given.
+
+    Attributes:
+        why_not: why the page cannot write; empty if it can.
+        settings: the model and how it reads text, a tree for JSON.
+        weights: of each epoch, in base64.
+        length: characters to write, unless the reader of the page asks for others.
+    """
+
+    why_not: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    weights: dict[int, str] = field(default_factory=dict)
+    length: int = 0
+
+
+def epochs_that_write(settings: Report, kept: int, epochs: int) -> list[int]:
+    """List the epochs whose weights the page has.
+
+    Args:
+        settings: the section `report` of `params.yaml`.
+        kept: the epoch of `models/model.keras`.
+        epochs: how many there are.
+
+    Returns:
+        The epochs in their order.
+    """
+    return {"none": [], "final": [kept], "all": list(range(epochs))}[settings.weights]
+
+
+def make_writer(
+    settings: Report, sample: Sample, text: ModelText, epochs: Sequence[int], carried: bool, read: Read
+) -> Writer:
+    """Collect what the page needs in order to write.
+
+    Args:
+        settings: the section `report` of `params.yaml`.
+        sample: the section `sample`, for the prompt and the length that the page begins with.
+        text: how the model reads text.
+        epochs: those whose weights the page has.
+        carried: whether each character advances one state, instead of a window that starts from zero.
+        read: gives the model and the weights of an epoch.
+
+    Returns:
+        The writer.
+    """
+    if not epochs:
+        return Writer(NOT_ASKED_FOR)
+    weights: dict[int, str] = {}
+    for epoch in epochs:
+        model, arrays = read(epoch)
+        largest = max(float(np.abs(array).max()) for array in arrays)
+        if not largest <= float(np.finfo(settings.weights_dtype).max):  # nor where it is not a number
+            return Writer(
+                f"The model cannot write in this page: its weights go up to {largest:g} in epoch {epoch}, "
+                f"too much for {settings.weights_dtype} (report.weights_dtype)."
+            )
+        weights[epoch] = encode_weights(arrays, settings.weights_dtype)
+        if (megabytes := len(weights[epoch]) * len(epochs) / 1e6) > settings.weights_limit:
+            return Writer(
+                f"The model cannot write in this page: its weights would take {megabytes:.3g} MB, and "
+                f"report.weights_limit is {settings.weights_limit:g}."
+            )
+    return Writer(
+        settings={
+            **{name: model[name] for name in ("cell", "layers", "units", "embedding")},
+            "dtype": settings.weights_dtype,
+            "carried": carried,
+            "maxlen": text.maxlen,
+            "vocabulary": text.vocabulary,
+            "lowercase": text.lowercase,
+            "newlines_to_spaces": text.newlines_to_spaces,
+            "prompt": text.normalized(sample.prompt),
+            "purpose": zlib.crc32(PURPOSE.encode()),
+            "epochs": list(epochs),
+        },
+        weights=weights,
+        length=min(sample.length, MAX_LENGTH),
+    )
+
+
+def encode_weights(arrays: Sequence[np.ndarray], dtype: str) -> str:
+    """Write weights as base64 of little-endian numbers, one array after the other.
+
+    Args:
+        arrays: the weights in Keras's order.
+        dtype: float16 or float32.
+
+    Returns:
+        The text.
+    """
+    return base64.b64encode(b"".join(array.astype(DTYPES[dtype]).tobytes() for array in arrays)).decode()
