@@ -63,7 +63,7 @@ CONTRACTS: dict[str, dict[str, set[str]]] = {
             "models/model.keras",
             "models/vocabulary.json",
         },
-        "params": {"vectorize.validation"},
+        "params": {"vectorize"},
         "outs": {"metrics/score.json"},
     },
     "quality": {
