@@ -4,7 +4,8 @@
                          [--device gpu|cpu]
 
 Parts: `article` (the whole pipeline against the article's script), `steps` (training steps against stock
-Keras, PyTorch and the machine's own rate of matrix products), `scale` (1, 10 and 100 MB of text), `fixed`
+Keras, PyTorch and the machine's own rate of matrix products), `sequences` (training at every position
+against PyTorch and the products), `scale` (1, 10 and 100 MB of text), `fixed`
 (what starting costs), `recipes` (an epoch of each recipe), `workers` (one process against two that train
 together, two trainings at once), and, only if it is named, `gpu` (training on a GPU against the article's
 `fit` and PyTorch, and 40 epochs from nothing; `--device cpu` rehearses it, small, on the CPU). Every side
@@ -22,6 +23,7 @@ from benchmarks.run_fixed import fixed_costs
 from benchmarks.run_gpu import gpu_in_turn, require_device
 from benchmarks.run_recipes import recipes_in_turn
 from benchmarks.run_scale import at_scale
+from benchmarks.run_sequences import sequences_in_turn
 from benchmarks.run_steps import steps_in_turn
 from benchmarks.run_workers import workers_in_turn
 from tests.support import ROOT, make_text
@@ -31,7 +33,7 @@ def main() -> None:
     """Run the parts that were asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parts = ["article", "steps", "scale", "fixed", "recipes", "workers"]
+    parts = ["article", "steps", "sequences", "scale", "fixed", "recipes", "workers"]
     parser.add_argument("--parts", nargs="+", choices=[*parts, "gpu"], default=parts, metavar="PART")
     parser.add_argument("--turns", type=int, default=5, help="how often each side runs (5)")
     parser.add_argument("--corpus", type=Path, help="a text file (default: data/corpus.txt, or made-up text)")
@@ -55,6 +57,8 @@ def main() -> None:
             fixed_costs(options.turns)
         if "steps" in options.parts:
             steps_in_turn(options.steps, options.turns)
+        if "sequences" in options.parts:
+            sequences_in_turn(options.steps, options.turns)
         if "scale" in options.parts:
             at_scale(min(options.turns, 3))
         if "recipes" in options.parts:

@@ -39,7 +39,7 @@ def dropout_mask(key: tf.Tensor, rate: float, shape: tuple[int, ...], dtype: tf.
     return tf.cast(draws >= rate, dtype) * (1 / (1 - rate))
 
 
-def output_mask(key, number: int, rate: float, shape: tuple[int, int, int], variational: bool, dtype):
+def output_mask(key, number: int, rate: float, shape: tuple[int, int, int], variational: bool, dtype=tf.float32):
     """Draw the dropout of a layer's outputs.
 
     Args:

@@ -11,9 +11,9 @@ from stages.model.microbatches import (
     BatchGradients,
     LossAndGradients,
     MicrobatchGradients,
-    fold_in,
     sum_in_order,
 )
+from stages.model.regularization import output_mask
 
 # (x, y, weight, key) -> mean loss, or with a state (x, y, weight, key, goes_on, *before) -> loss, *after
 TrainStep = Callable[..., Any]
@@ -45,8 +45,9 @@ def keras_microbatch(model: keras.Sequential) -> MicrobatchGradients:
             outputs = tf.one_hot(x, size)
             for number, layer in enumerate(model.layers):
                 if isinstance(layer, keras.layers.Dropout):
-                    seed = fold_in(key, number)
-                    outputs = tf.nn.experimental.stateless_dropout(outputs, layer.rate, seed, "philox")
+                    mask = output_mask(key, number, layer.rate, (*reversed(x.shape), outputs.shape[-1]), False)
+                    mask = tf.cast(mask, outputs.dtype)
+                    outputs *= mask[-1] if outputs.shape.rank == 2 else tf.transpose(mask, (1, 0, 2))
                 else:
                     outputs = layer(outputs)
             if outputs.shape.rank == 3:
