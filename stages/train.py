@@ -21,6 +21,7 @@ def main() -> None:
     cluster = cluster_to_coordinate(params.train.workers)
     windows = load_windows()
     require_validation_split(params.train, windows)
+    require_two_steps(params.train, windows)
     text = model_text(windows, params.vectorize, params.train.state == "carried")
     text.encode(params.sample.prompt, "sample.prompt")  # or the sample stage would fail after the training
     if cluster:  # TensorFlow reports lost workers in many lines; here it is one
@@ -54,6 +55,23 @@ def require_validation_split(settings: Train, windows: Windows) -> None:
                 f"train.{name}: got {given!r}; takes {default or 'null'} unless vectorize.validation is "
                 "above 0, since only a validation loss tells which epoch is best"
             )
+
+
+def require_two_steps(settings: Train, windows: Windows) -> None:
+    """Check that a state that is to be carried has a next window to be carried to.
+
+    Args:
+        settings: the section `train` of `params.yaml`.
+        windows: the windows.
+
+    Raises:
+        StageError: an epoch has a single step.
+    """
+    if settings.state == "carried" and len(windows.x) < 2 * settings.batch_size:
+        raise StageError(
+            f"train.state: got 'carried'; takes reset where there are fewer than 2 train.batch_size "
+            f"({2 * settings.batch_size:,}) windows, here {len(windows.x):,}: no state would be carried"
+        )
 
 
 if __name__ == "__main__":

@@ -72,7 +72,9 @@ def compile_reader(model: keras.Sequential) -> Callable[[], NextLogits]:
 
         def next_logits(indices: Sequence[int]) -> np.ndarray:
             nonlocal state, read
-            for index in itertools.islice(indices, read, None):
+            # from the end, since a deque is slow to enter elsewhere
+            new = [*itertools.islice(reversed(indices), len(indices) - read)]
+            for index in reversed(new):
                 found, state = program(tf.constant(index), state)
             read = len(indices)
             return found.numpy()

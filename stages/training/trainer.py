@@ -137,7 +137,7 @@ class Trainer:
         )
 
     def epoch(self, epoch: int) -> Metrics:
-        """Train on every window once, in this epoch's own order.
+        """Train on every window once, in the order of `_plan`, which may leave some out.
 
         Args:
             epoch: counted from 0; has to be `next_epoch`, so that no caller can skip or repeat one.
@@ -182,7 +182,7 @@ class Trainer:
     def _plan(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Draw an epoch's order of the windows and its steps' (steps, 2) keys; compute the learning rates.
 
-        Where the state is carried, each row of the batches reads a part of the text of its own, its lane.
+        Where the state is carried, each row reads a lane of its own, n // size windows; the rest is left out.
         """
         n, size = len(self.windows.x), self.batch_size
         if self.train.state == "carried":
@@ -274,9 +274,11 @@ class Trainer:
     def _update_evaluated(self) -> None:
         """Give the evaluated model the present weights, or their average where there is one."""
         if self._evaluated is not self.model:
+            present = self.model.get_weights()  # on several GPUs Keras writes averages to this model only
+            if self.train.ema_momentum is not None:
+                self.optimizer.finalize_variable_values(self.model.trainable_variables)
             self._evaluated.set_weights(self.model.get_weights())
-        if self.train.ema_momentum is not None:
-            self.optimizer.finalize_variable_values(self._evaluated.trainable_variables)
+            self.model.set_weights(present)
 
     def preview(self, epoch: int) -> str:
         """Generate a few characters for the terminal, keyed by the epoch."""

@@ -77,7 +77,7 @@ class CarriedValidation:
             y: (n,) indices, the character after each.
 
         Returns:
-            The loss of every character of the text but the first, in nats.
+            The loss of every character of the windows but the first, and of the last target, in nats.
         """
         each = math.ceil(len(x) / self._lanes)
         warm_up = math.ceil(WARM_UP / x.shape[1])
