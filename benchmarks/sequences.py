@@ -99,7 +99,6 @@ def products(units: int, steps: int) -> float:
                 hs.append(h)
             h, z = tf.concat(hs, axis=0), tf.concat(zs, axis=0)
             logits = tf.matmul(h, weights["dense"])
-            products_over_rows = (h, logits), (h, z), (logits, z)
             ends += [
                 tf.matmul(h, logits, transpose_a=True),
                 tf.matmul(logits, weights["dense"], transpose_b=True),

@@ -33,6 +33,8 @@ def require_fitting(params: Params, device: str) -> None:
             )
         if given != default and train.targets != "all":
             raise StageError(f"train.{name}: got {given!r}; takes {shown} unless train.targets is all")
+    if train.variational_dropout and not model.dropout:
+        raise StageError("train.variational_dropout: got true; takes false unless model.dropout is above 0")
     if train.tied_embedding and model.embedding != model.units:
         raise StageError(
             f"train.tied_embedding: got true; takes false unless model.embedding (here {model.embedding}) is "

@@ -1,7 +1,7 @@
 // Shows the bits of the character that the slider, the mouse or a finger is at, and changes what the marks are of.
 const { model, ngram, n, bounds, differences } = JSON.parse(document.getElementById("surprise-data").textContent);
 const scored = document.getElementById("scored"), spans = [...scored.children];
-const at = document.getElementById("character"), about = document.getElementById("character-about");
+const at = document.getElementById("scored-at"), about = document.getElementById("scored-about");
 const form = document.getElementById("surprise-form");
 const names = { " ": "a space", "\n": "a line break", "\t": "a tab" };
 const level = (value, bounds) => bounds.filter((bound) => value >= bound).length;

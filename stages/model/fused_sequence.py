@@ -1,4 +1,4 @@
-r"""The fused sequence step: loss and gradients of models that predict at every position, on a CPU.
+r"""The fused sequence step: loss and gradients of all models but the article's, on a CPU.
 
 It computes what Keras's own layers compute, with the same variables, for `Input -> [embedding] -> cells,
 each followed by dropout or not -> Dense(softmax)`, from any state on. As in the fused LSTM step, the product
@@ -17,7 +17,8 @@ With X (T n, .) for the inputs of all T positions of n windows, one row each, H 
 An embedding E is folded into the first kernel: the rows of E W are what the characters look up. The state
 before the window is a constant to the gradient (truncated back-propagation through time).
 
-Memory: 6 H floats for each position of an LSTM until the way back, 4 H more for dz.
+Memory: 7 H floats for each position of an LSTM until the way back, 4 H more for dz, and the same again for
+zx of each layer but the first. The positions are unrolled, so a longer window takes longer to compile.
 """
 
 from collections.abc import Callable, Sequence

@@ -7,7 +7,8 @@ All draws follow from the step's key:
 - DropConnect on the recurrent weights U, drawn once for a step (Wan et al. 2013; Merity et al. 2018):
   U' = U m / (1 - p), with m 0 with probability p and else 1; dU = dU' m / (1 - p)
 - tied embedding and output (Press & Wolf 2017): D is E^T from the start, and both get the sum of their
-  gradients. The optimizers treat each number by itself, so they stay equal.
+  gradients. The optimizers treat each number by itself, so they stay equal. `train.clip_norm`
+  counts the shared gradient twice.
 """
 
 from typing import NamedTuple
@@ -39,7 +40,9 @@ def dropout_mask(key: tf.Tensor, rate: float, shape: tuple[int, ...], dtype: tf.
     return tf.cast(draws >= rate, dtype) * (1 / (1 - rate))
 
 
-def output_mask(key, number: int, rate: float, shape: tuple[int, int, int], variational: bool, dtype=tf.float32):
+def output_mask(
+    key, number: int, rate: float, shape: tuple[int, int, int], variational: bool, dtype=tf.float32
+):
     """Draw the dropout of a layer's outputs.
 
     Args:

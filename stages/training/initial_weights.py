@@ -12,7 +12,7 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 
 from stages.common.errors import StageError
-from stages.common.params import RANDOM_WEIGHTS, Model
+from stages.common.params import RANDOM_WEIGHTS, Model, Params
 from stages.common.paths import MODEL_FILE
 from stages.text.vocabulary import vocabulary_sha256
 from stages.text.vocabulary_file import FILE_NAME, read_model_text
@@ -73,12 +73,14 @@ def require_same_architecture(file: Path, model: Model) -> str:
     return vocabulary
 
 
-def initial_weights(file: Path, model: Model, vocabulary: str, random: list[np.ndarray]) -> list[np.ndarray]:
+def initial_weights(
+    file: Path, params: Params, vocabulary: str, random: list[np.ndarray]
+) -> list[np.ndarray]:
     """Read the weights of a saved model for a model of another vocabulary.
 
     Args:
         file: as for `require_same_architecture`.
-        model: the section `model` of `params.yaml`.
+        params: all parameters.
         vocabulary: the new model's.
         random: the new model's random weights in Keras's order, which new characters keep.
 
@@ -86,15 +88,20 @@ def initial_weights(file: Path, model: Model, vocabulary: str, random: list[np.n
         The new model's weights.
 
     Raises:
-        StageError: as for `require_same_architecture`.
+        StageError: as for `require_same_architecture`, or the output layer has weights of its own.
     """
-    saved_vocabulary = require_same_architecture(file, model)
+    saved_vocabulary = require_same_architecture(file, params.model)
     if file.suffix == ".npz":
         saved = read_checkpoint(file).weights
     else:
         import keras
 
         saved = keras.models.load_model(file, compile=False).get_weights()
+    if params.train.tied_embedding and not np.array_equal(saved[0], saved[-2].T):
+        raise StageError(
+            f"train.init_from: {file} has an output layer of its own; takes a model that was trained with "
+            "train.tied_embedding: true, as params.yaml asks for"
+        )
     characters = [character for character in vocabulary if character in saved_vocabulary]
     new = [vocabulary.index(character) for character in characters]
     old = [saved_vocabulary.index(character) for character in characters]

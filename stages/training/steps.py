@@ -45,7 +45,9 @@ def keras_microbatch(model: keras.Sequential) -> MicrobatchGradients:
             outputs = tf.one_hot(x, size)
             for number, layer in enumerate(model.layers):
                 if isinstance(layer, keras.layers.Dropout):
-                    mask = output_mask(key, number, layer.rate, (*reversed(x.shape), outputs.shape[-1]), False)
+                    mask = output_mask(
+                        key, number, layer.rate, (*reversed(x.shape), outputs.shape[-1]), False
+                    )
                     mask = tf.cast(mask, outputs.dtype)
                     outputs *= mask[-1] if outputs.shape.rank == 2 else tf.transpose(mask, (1, 0, 2))
                 else:

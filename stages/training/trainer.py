@@ -76,7 +76,7 @@ class Trainer:
             host_model = self._build()
         if initial := file_of(train.init_from):
             random = host_model.get_weights()
-            host_model.set_weights(initial_weights(initial, params.model, windows.vocabulary, random))
+            host_model.set_weights(initial_weights(initial, params, windows.vocabulary, random))
         if train.tied_embedding:
             host_model.layers[-1].kernel.assign(np.transpose(host_model.layers[0].kernel))
         self.model = self._evaluated = self._preview_model = host_model

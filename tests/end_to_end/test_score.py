@@ -197,7 +197,7 @@ def test_each_character_is_marked_and_described(page):
     )
     assert len(set(decorations)) == 5  # not by colour alone
 
-    slider, about = page.find_element(By.ID, "character"), page.find_element(By.ID, "character-about")
+    slider, about = page.find_element(By.ID, "scored-at"), page.find_element(By.ID, "scored-about")
     slider.send_keys(Keys.HOME, *[Keys.ARROW_RIGHT] * 48)
     gap = MODEL[48] - NGRAM[48]
     says = f"Character 49, a line break: model {MODEL[48]:.2f} bits, 4-gram {NGRAM[48]:.2f} bits; the "

@@ -41,7 +41,9 @@ def test_the_command_lists_prints_and_names_what_is_wrong():
     assert run("quick").stdout.split() == options_of(read_recipe("quick"))
     done = run("quicker")
     assert done.returncode == 1
-    assert done.stderr.startswith("error: recipes/quicker.yaml is missing; there are article, best, good, quick")
+    assert done.stderr.startswith(
+        "error: recipes/quicker.yaml is missing; there are article, best, good, quick"
+    )
     assert done.stderr.count("\n") == 1
     assert done.stdout == "--no-such-recipe\n"  # DVC refuses it, instead of running the defaults
 
