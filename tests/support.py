@@ -180,6 +180,19 @@ EVERYTHING = {
     "train__clip_norm": 1.0,
     "train__preview": 0,
 }
+# likewise, with a state that is carried, and all that regularizes
+CARRIED = EVERYTHING | {
+    "vectorize__step": 9,
+    "vectorize__validation_step": 9,
+    "model__embedding": 12,
+    "train__batch_size": 16,
+    "train__state": "carried",
+    "train__weight_decay": 0.1,
+    "train__ema_momentum": 0.9,
+    "train__weight_dropout": 0.3,
+    "train__variational_dropout": True,
+    "train__tied_embedding": True,
+}
 
 
 def copy_of_the_project(target: Path) -> None:

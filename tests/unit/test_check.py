@@ -40,6 +40,11 @@ def driver(monkeypatch):
             r"^train\.precision: got 'tf32'; takes float32 or mixed_bf",
         ),
         (True, {"train__precision": "tf32", "train__device": "cpu"}, "a CPU, which has no TF32"),
+        (
+            False,
+            {"train__variational_dropout": True, "train__targets": "all"},
+            "takes false unless model.dropout is above 0",
+        ),
         (False, {"train__weight_dropout": 0.5}, "takes 0 unless train.targets is all"),
         (False, {"train__variational_dropout": True}, "takes false unless train.targets is all"),
         (False, CARRIED | {"train__targets": "last"}, "train.state: got 'carried'; takes reset unless"),

@@ -49,9 +49,9 @@ def random_model(settings, vocabulary, seed):
     ids=["lstm", "gru", "rnn"],
 )
 def test_rows_and_columns_are_moved_by_character(params, tmp_path, changes, path):
-    settings = params(model__units=UNITS, **changes).model
-    before, fresh = random_model(settings, OLD, 0), random_model(settings, NEW, 1)
-    saved(tmp_path, before, settings)
+    settings = params(model__units=UNITS, **changes)
+    before, fresh = (random_model(settings.model, *each) for each in ((OLD, 0), (NEW, 1)))
+    saved(tmp_path, before, settings.model)
     old, random = before.get_weights(), fresh.get_weights()
     file = file_at(tmp_path / path)
     weights = initial_weights(file, settings, NEW, random)
@@ -71,9 +71,9 @@ def test_rows_and_columns_are_moved_by_character(params, tmp_path, changes, path
 
 def test_a_text_of_shared_characters_is_predicted_as_before(params, tmp_path):
     """Logits of shared characters are the same; new characters only share in the normalization."""
-    settings = params(model__units=UNITS).model
-    before, after = random_model(settings, OLD, 0), random_model(settings, NEW, 1)
-    saved(tmp_path, before, settings)
+    settings = params(model__units=UNITS)
+    before, after = (random_model(settings.model, *each) for each in ((OLD, 0), (NEW, 1)))
+    saved(tmp_path, before, settings.model)
     after.set_weights(initial_weights(tmp_path / "model.keras", settings, NEW, after.get_weights()))
     shared, text = "acy", "cayc"
     logits = [
@@ -145,3 +145,17 @@ def test_what_is_no_model_is_named(params, tmp_path):
 @pytest.mark.parametrize("path", ["initial/random", "./initial/random"])
 def test_random_weights_have_no_file(path):
     assert file_of(path) is None
+
+
+def test_a_tied_embedding_takes_no_output_layer_of_its_own(params, tmp_path):
+    settings = params(
+        model__units=UNITS, model__embedding=UNITS, train__targets="all", train__tied_embedding=True
+    )
+    model = random_model(settings.model, OLD, 0)
+    saved(tmp_path, model, settings.model)
+    with pytest.raises(StageError, match="has an output layer of its own; takes a model that was trained"):
+        initial_weights(tmp_path / "model.keras", settings, OLD, model.get_weights())
+    model.layers[-1].kernel.assign(np.transpose(model.layers[0].kernel))
+    saved(tmp_path, model, settings.model)
+    weights = initial_weights(tmp_path / "model.keras", settings, OLD, model.get_weights())
+    np.testing.assert_array_equal(weights[0].T, weights[-2])
