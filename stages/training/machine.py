@@ -15,7 +15,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from stages.training import WITHOUT_YNNPACK
+from stages.training.xla import WITHOUT_YNNPACK
 
 # TensorFlow's, oneDNN's, XLA's and NVIDIA's switches; TF_CPP_*, TF_CONFIG and Terraform's TF_* are none
 SWITCHES = re.compile(
