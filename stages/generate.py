@@ -11,9 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from stages.common.cli import Parser, number, whole_number
+from stages.common.cli import Parser, add_model_option, number, whole_number
 from stages.common.errors import run_stage
-from stages.common.paths import MODELS_DIR
 from stages.text.prompts import read_prompt
 from stages.text.vocabulary_file import read_model_text
 
@@ -26,8 +25,7 @@ def arguments() -> argparse.Namespace:
         epilog="Only the continuation is printed. Without a prompt, the first characters of the training "
         "text are continued. A prompt is normalized as the training text was.",
     )
-    models = "folder of model.keras and vocabulary.json (%(default)s)"
-    parser.add_argument("--model", type=Path, default=MODELS_DIR, metavar="DIR", help=models)
+    add_model_option(parser)
     prompt = parser.add_mutually_exclusive_group()
     prompt.add_argument("--prompt", metavar="TEXT", help="text to continue; - reads standard input")
     prompt.add_argument("--prompt-file", metavar="FILE", type=Path, help="a UTF-8 file to continue")

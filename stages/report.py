@@ -58,7 +58,7 @@ def main() -> None:
 
     kept = kept_epoch(history, params.train.keep)
     epochs = epochs_that_write(params.report, kept, len(history))
-    writer = make_writer(params.report, params.sample, text, epochs, carried=text.carried, read=read)
+    writer = make_writer(params.report, params.sample, text, epochs, read)
     page = render(params, samples, quality, history, corpus, ngram, device, test_loss, score, writer)
     write_bytes_atomically(REPORT_FILE, page.encode())
     print(f"{len(history)} epochs, {len(samples)} samples, {len(page) / 1e6:.1f} MB: {REPORT_FILE}")

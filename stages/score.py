@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.common.cli import Parser, whole_number
+from stages.common.cli import Parser, add_model_option, whole_number
 from stages.common.errors import StageError, run_stage
 from stages.common.files import read_output, write_bytes_atomically
 from stages.common.params import read_params
@@ -43,8 +43,7 @@ def arguments() -> argparse.Namespace:
         "and left out. Without FILE this is the pipeline's stage `score`.",
     )
     parser.add_argument("file", nargs="?", metavar="FILE", help="a UTF-8 text; - reads standard input")
-    models = "folder of model.keras and vocabulary.json (%(default)s)"
-    parser.add_argument("--model", type=Path, default=MODELS_DIR, metavar="DIR", help=models)
+    add_model_option(parser)
     shown = f"how many of the most surprising passages to show, of {WIDTH} characters each (%(default)s)"
     parser.add_argument("--passages", type=whole_number(0, 1000), default=5, metavar="N", help=shown)
     as_json = "print JSON, with the bits of each character"

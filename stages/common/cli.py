@@ -1,9 +1,11 @@
 """Command lines whose mistakes are answered in one line, as everywhere in this project."""
 
 import argparse
+from pathlib import Path
 from typing import NoReturn
 
 from stages.common.errors import fail
+from stages.common.paths import MODELS_DIR
 
 
 class Parser(argparse.ArgumentParser):
@@ -12,6 +14,12 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Report a mistake, without the usage."""
         fail(f"{message} (see --help)")
+
+
+def add_model_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--model DIR`, the folder of the model that a command uses."""
+    about = "folder of model.keras and vocabulary.json (%(default)s)"
+    parser.add_argument("--model", type=Path, default=MODELS_DIR, metavar="DIR", help=about)
 
 
 def whole_number(low: int, high: int):

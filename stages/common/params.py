@@ -3,9 +3,10 @@
 This is the one module that reads `params.yaml`.
 """
 
+import json
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -141,6 +142,15 @@ class Params(Section):
     train: Train = parameter("a section")
     sample: Sample = parameter("a section")
     report: Report = parameter("a section")
+
+
+def as_text(tree: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Write the values of a tree of sections as text, by dotted name: text as it is, all else as JSON."""
+    return {
+        f"{section}.{name}": value if isinstance(value, str) else json.dumps(value)
+        for section, values in tree.items()
+        for name, value in values.items()
+    }
 
 
 def read_params(path: Path = PARAMS_FILE) -> Params:

@@ -5,7 +5,7 @@ from typing import Any
 
 from stages.common.history import best_epoch, parts
 from stages.evaluation.charts import QUALITIES, lines
-from stages.evaluation.page import render_template
+from stages.evaluation.page import render_template, with_metrics
 from stages.evaluation.runs import Run
 
 # what decides which characters a loss is of, besides the corpus; another step leaves them comparable
@@ -135,12 +135,7 @@ def compared_qualities(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 def samples_with_metrics(run: Run, temperatures: Sequence[float]) -> dict[str, dict[str, Any]]:
     """Collect a run's samples with their metrics, by the epoch and the temperature's number."""
-    metrics = {(int(row["epoch"]), float(row["temperature"])): row for row in run.quality}
     return {
-        f"{sample['epoch']} {temperatures.index(sample['temperature'])}": {
-            "prompt": sample["prompt"],
-            "text": sample["text"],
-            **{name: float(metrics[sample["epoch"], sample["temperature"]][name]) for name in QUALITIES},
-        }
-        for sample in run.samples
+        f"{epoch} {temperatures.index(temperature)}": each
+        for (epoch, temperature), each in with_metrics(run.samples, run.quality).items()
     }

@@ -2,14 +2,13 @@
 
 import base64
 import hashlib
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from stages.common.history import Metrics, best_epoch
-from stages.common.params import Params
+from stages.common.params import Params, as_text
 from stages.evaluation.charts import QUALITIES, loss_chart, quality_charts
 from stages.evaluation.surprise import Score, page_section
 from stages.evaluation.terms import TERMS
@@ -53,24 +52,11 @@ def render(
     """
     epochs = [int(epoch) for epoch in dict.fromkeys(sample["epoch"] for sample in samples)]
     temperatures = list(dict.fromkeys(sample["temperature"] for sample in samples))
-    metrics_of = {(int(row["epoch"]), float(row["temperature"])): row for row in quality}
+    shown = with_metrics(samples, quality)
     by_temperature = [
-        [
-            {
-                "prompt": sample["prompt"],
-                "text": sample["text"],
-                **{name: float(metrics_of[sample["epoch"], temperature][name]) for name in QUALITIES},
-            }
-            for sample in samples
-            if sample["temperature"] == temperature
-        ]
-        for temperature in temperatures
+        [each for (_, of), each in shown.items() if of == temperature] for temperature in temperatures
     ]
-    parameters = {
-        f"{section}.{name}": value if isinstance(value, str) else json.dumps(value)
-        for section in SECTIONS
-        for name, value in getattr(params, section).model_dump().items()
-    }
+    parameters = as_text(params.model_dump(include=set(SECTIONS)))
     return render_template(
         "report.html.j2",
         charts=[loss_chart(history, ngram, params.train.targets), *quality_charts(quality, temperatures)],
@@ -93,6 +79,30 @@ def render(
         model_code=_read("model.js") + _read("worker.js"),
         writer=writer,
     )
+
+
+def with_metrics(
+    samples: Sequence[Mapping[str, Any]], quality: Sequence[dict[str, str]]
+) -> dict[tuple[int, float], dict[str, Any]]:
+    """Join samples with their metrics.
+
+    Args:
+        samples: rows of `metrics/samples.jsonl`.
+        quality: rows of `metrics/quality.tsv`.
+
+    Returns:
+        By epoch and temperature `prompt`, `text` and each metric, in the order of the samples.
+    """
+    metrics = {(int(row["epoch"]), float(row["temperature"])): row for row in quality}
+    return {
+        at: {
+            "prompt": sample["prompt"],
+            "text": sample["text"],
+            **{name: float(metrics[at][name]) for name in QUALITIES},
+        }
+        for sample in samples
+        for at in [(sample["epoch"], sample["temperature"])]
+    }
 
 
 def render_template(name: str, **variables: Any) -> str:

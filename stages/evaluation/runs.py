@@ -11,7 +11,7 @@ import yaml
 
 from stages.common.errors import StageError
 from stages.common.history import Metrics, history_of
-from stages.common.params import PARAMS_FILE
+from stages.common.params import PARAMS_FILE, as_text
 from stages.common.paths import BASELINE_FILE, CORPUS_METRICS, LOSSES_FILE, QUALITY_FILE, SAMPLES_FILE
 from stages.evaluation.ngram import best_of
 from stages.text.samples import Sample, samples_of
@@ -75,11 +75,7 @@ def read_run(name: str) -> Run:
         targets = params["train"].get("targets", "last")
         return Run(
             name=name,
-            params={
-                f"{section}.{key}": value if isinstance(value, str) else json.dumps(value)
-                for section, values in params.items()
-                for key, value in values.items()
-            },
+            params=as_text(params),
             corpus=json.loads(read(CORPUS_METRICS))["corpus"],
             targets=targets,
             history=history_of(read(LOSSES_FILE), targets),

@@ -52,7 +52,7 @@ def epochs_that_write(settings: Report, kept: int, epochs: int) -> list[int]:
 
 
 def make_writer(
-    settings: Report, sample: Sample, text: ModelText, epochs: Sequence[int], carried: bool, read: Read
+    settings: Report, sample: Sample, text: ModelText, epochs: Sequence[int], read: Read
 ) -> Writer:
     """Collect what the page needs in order to write.
 
@@ -61,7 +61,6 @@ def make_writer(
         sample: the section `sample`, for the prompt and the length that the page begins with.
         text: how the model reads text.
         epochs: those whose weights the page has.
-        carried: whether each character advances one state, instead of a window that starts from zero.
         read: gives the model and the weights of an epoch.
 
     Returns:
@@ -88,7 +87,7 @@ def make_writer(
         settings={
             **{name: model[name] for name in ("cell", "layers", "units", "embedding")},
             "dtype": settings.weights_dtype,
-            "carried": carried,
+            "carried": text.carried,
             "maxlen": text.maxlen,
             "vocabulary": text.vocabulary,
             "lowercase": text.lowercase,

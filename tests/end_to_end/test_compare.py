@@ -11,12 +11,9 @@ from selenium.webdriver.common.keys import Keys
 
 from stages.common.errors import StageError
 from stages.evaluation.runs import read_run, read_runs
-from tests.browser import CHROMIUM, DRIVER, browser, open_page, requested
+from tests.browser import open_page, requested, with_browser
 from tests.support import Project, outputs
 
-with_browser = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="needs Debian's packages chromium and chromium-driver"
-)
 HOSTILE = "</script><script>document.title = 'broken'</script>\u2028 שלום &amp;"
 
 
@@ -73,12 +70,6 @@ def page(compared):
     assert outputs(compared.root) == before | {"metrics/compare.html": content}
     assert compared.run("git", "status", "--porcelain").stdout == status
     return path
-
-
-@pytest.fixture(scope="module")
-def driver():
-    with browser() as driver:
-        yield driver
 
 
 def test_what_differs_and_what_came_of_it_is_told(compared, page):

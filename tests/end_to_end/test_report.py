@@ -15,12 +15,8 @@ from stages.common.history import history_of
 from stages.common.params import read_params
 from stages.evaluation.page import render
 from stages.evaluation.writer import Writer
-from tests.browser import CHROMIUM, DRIVER, browser, open_page, requested
+from tests.browser import open_page, requested, with_browser
 from tests.support import Project
-
-with_browser = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="needs Debian's packages chromium and chromium-driver"
-)
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +27,6 @@ def validation_run(finished, tmp_path_factory) -> Project:
     project = Project(root, vectorize__validation=0.2, vectorize__test=0.1, train__epochs=5)
     project.dvc("repro")
     return project
-
-
-@pytest.fixture(scope="module")
-def driver():
-    with browser() as driver:
-        yield driver
 
 
 @pytest.fixture

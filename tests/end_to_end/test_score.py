@@ -13,13 +13,9 @@ from stages.common.params import read_params
 from stages.evaluation.page import render
 from stages.evaluation.terms import TERMS
 from stages.evaluation.writer import Writer
-from tests.browser import CHROMIUM, DRIVER, browser, open_page
+from tests.browser import open_page, with_browser
 from tests.end_to_end.test_generate import run_module
 from tests.unit.evaluation.test_ngram import naive_counts, naive_probability
-
-with_browser = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="needs Debian's packages chromium and chromium-driver"
-)
 
 
 def score(project, *arguments, **options):
@@ -127,12 +123,6 @@ def test_a_text_of_unknown_characters_only_is_named(finished):
 TEXT = "</div><script>document.title = 'broken'</script>\n" + "שלום עולם " * 4 + "\u202eab\t&amp;"
 MODEL = [(at * 7 % 80) / 10 for at in range(len(TEXT))]
 NGRAM = [(at * 3 % 80) / 10 for at in range(len(TEXT))]
-
-
-@pytest.fixture(scope="module")
-def driver():
-    with browser() as driver:
-        yield driver
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from stages.common.randomness import keyed_generator
 from stages.evaluation.page import FOLDER
 from stages.evaluation.writer import PURPOSE
-from tests.browser import CHROMIUM, DRIVER, browser, open_page, requested
+from tests.browser import open_page, requested, with_browser
 from tests.end_to_end.writer_support import (
     DRAWN,
     KINDS,
@@ -30,9 +30,7 @@ from tests.end_to_end.writer_support import (
 )
 from tests.support import ROOT, made_once
 
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="needs Debian's packages chromium and chromium-driver"
-)
+pytestmark = with_browser
 MODEL = (FOLDER / "model.js").read_text(encoding="utf-8")
 FIELDS = {"--temperature": "write-temperature", "--top-k": "top-k", "--seed": "seed"}
 
@@ -46,12 +44,6 @@ def models(tmp_path_factory) -> Path:
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
 
     return made_once(tmp_path_factory, "writers", make)
-
-
-@pytest.fixture(scope="module")
-def driver():
-    with browser() as driver:
-        yield driver
 
 
 @pytest.fixture

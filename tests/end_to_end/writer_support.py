@@ -113,10 +113,14 @@ def writer_of(folder: Path, kind: str, dtype: Dtype = "float32", scale: float = 
     with np.load(folder / kind / "weights.npz") as file:
         weights = [scale * file[name] for name in file.files]
     options = {"cell": "lstm", "layers": 1, "embedding": None} | about["options"]
-    text = text_of() if kind == "carried" else read_model_text(folder / kind)
+    text = (
+        text_of().model_copy(update={"carried": True})
+        if kind == "carried"
+        else read_model_text(folder / kind)
+    )
     sample = Sample(temperatures=[0.5], length=300, prompt=None, seed=0)
     report = Report(weights="final", weights_dtype=dtype, weights_limit=20)
-    return make_writer(report, sample, text, [0], kind == "carried", lambda epoch: (options, weights))
+    return make_writer(report, sample, text, [0], lambda epoch: (options, weights))
 
 
 def page_of(writer: Writer, samples: Sequence[str] = ("a", "b")) -> str:

@@ -24,9 +24,7 @@ OPTIONS = {
 
 def writer(params, weights, epochs=(3,), **changes):
     checked = params(**{f"report__{name}": value for name, value in changes.items()})
-    return make_writer(
-        checked.report, checked.sample, TEXT, epochs, False, lambda epoch: (OPTIONS, [weights])
-    )
+    return make_writer(checked.report, checked.sample, TEXT, epochs, lambda epoch: (OPTIONS, [weights]))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
@@ -51,7 +49,8 @@ def test_the_settings_say_how_the_model_reads(params):
     assert made.settings["purpose"] == zlib.crc32(b"generate by hand")
     assert (made.settings["carried"], made.settings["dtype"], made.why_not) == (False, "float16", "")
     checked = params(sample__prompt="BA", sample__length=20_000)
-    other = make_writer(checked.report, checked.sample, TEXT, [0], True, lambda _: (OPTIONS, [np.ones(1)]))
+    carried = TEXT.model_copy(update={"carried": True})
+    other = make_writer(checked.report, checked.sample, carried, [0], lambda _: (OPTIONS, [np.ones(1)]))
     assert (other.settings["prompt"], other.settings["carried"], other.length) == ("ba", True, MAX_LENGTH)
 
 
