@@ -50,7 +50,7 @@ def main(steps: int) -> None:
     clock["order"] = time.perf_counter() - began
 
     clock |= {"draw": 0.0, "train": 0.0}
-    size = trainer.batch_size
+    size = trainer.plan.batch_size
     for number in range(steps + 2):
         chosen = np.take(order, range(number * size, (number + 1) * size), mode="wrap")
         began = time.perf_counter()

@@ -22,6 +22,7 @@ def require_fitting(params: Params, device: str) -> None:
     needing = {
         "state": (train.state, "reset"),
         "weight_dropout": (train.weight_dropout, 0),
+        "embedding_dropout": (train.embedding_dropout, 0),
         "variational_dropout": (train.variational_dropout, False),
         "tied_embedding": (train.tied_embedding, False),
     }

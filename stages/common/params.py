@@ -79,6 +79,7 @@ class Train(Section):
 
     epochs: int = parameter("a whole number from 1 to 100,000", ge=1, le=100_000)
     batch_size: int = parameter("a whole number from 1 to 1,000,000", ge=1, le=10**6)
+    steps_per_epoch: int | None = parameter("a whole number from 1 to 100,000, or null", ge=1, le=100_000)
     targets: Literal["last", "all"] = parameter("last or all")
     state: Literal["reset", "carried"] = parameter("reset or carried")
     optimizer: Literal["rmsprop", "adam"] = parameter("rmsprop or adam")
@@ -91,6 +92,7 @@ class Train(Section):
     weight_decay: Number = parameter("a number from 0 to 10", ge=0, le=10)
     ema_momentum: Number | None = parameter("a number from 0 to 0.999999, or null", ge=0, le=0.999999)
     weight_dropout: Number = parameter("a number from 0 to 0.9", ge=0, le=0.9)
+    embedding_dropout: Number = parameter("a number from 0 to 0.9", ge=0, le=0.9)
     variational_dropout: bool = parameter("true or false")
     tied_embedding: bool = parameter("true or false")
     seed: int = parameter(SEED_TAKES, ge=0, lt=2**32)

@@ -197,13 +197,15 @@ def sequence_gradients(
         A function as `over_microbatches` returns, with a state or without.
     """
     stack = stack_of(model)
-    weight_dropout, variational, tied = regularization or Regularization()
+    regularization = regularization or Regularization()
+    variational = regularization.variational_dropout
     recurrent = [number for number, w in enumerate(model.trainable_variables) if "recurrent" in w.path]
 
     def gradients(x, y, weight, key, *state):
         # read once per batch, not once per microbatch
         weights = [tf.convert_to_tensor(variable) for variable in model.trainable_variables]
-        masks = drop_weights(key, weights, recurrent, weight_dropout)
+        masks = drop_weights(key, weights, recurrent, regularization.weight_dropout)
+        masks |= drop_weights(key, weights, [0], regularization.embedding_dropout, by_row=True)
 
         def of_microbatch(x, y, share, key, *state):
             def dropout(layer: int, shape: tuple[int, int, int]) -> tf.Tensor | None:
@@ -219,7 +221,7 @@ def sequence_gradients(
         loss, found, *after = step(x, y, weight, key, *state)
         for number, mask in masks.items():
             found[number] *= mask
-        if tied:
+        if regularization.tied:
             tie_gradients(found)
         return loss, found, *after
 

@@ -6,6 +6,9 @@ All draws follow from the step's key:
   all positions of a window (variational dropout: Gal & Ghahramani 2016)
 - DropConnect on the recurrent weights U, drawn once for a step (Wan et al. 2013; Merity et al. 2018):
   U' = U m / (1 - p), with m 0 with probability p and else 1; dU = dU' m / (1 - p)
+- dropout on the inputs: a step leaves out whole characters, at all positions of all windows (embedding
+  dropout: Gal & Ghahramani 2016; Merity et al. 2018). It is the same on the rows of the embedding or, where
+  there is none, of the first kernel
 - tied embedding and output (Press & Wolf 2017): D is E^T from the start, and both get the sum of their
   gradients. The optimizers treat each number by itself, so they stay equal. `train.clip_norm`
   counts the shared gradient twice.
@@ -25,11 +28,13 @@ class Regularization(NamedTuple):
 
     Attributes:
         weight_dropout: share of the recurrent weights that a step leaves out.
+        embedding_dropout: share of the vocabulary that a step leaves out of the inputs.
         variational_dropout: whether dropout leaves out the same outputs at all positions of a window.
         tied: whether the embedding and the output layer share their weights.
     """
 
     weight_dropout: float = 0.0
+    embedding_dropout: float = 0.0
     variational_dropout: bool = False
     tied: bool = False
 
@@ -59,7 +64,9 @@ def output_mask(
     return dropout_mask(fold_in(key, number), rate, (1, *shape[1:]) if variational else shape, dtype)
 
 
-def drop_weights(key, weights: list[tf.Tensor], which: list[int], rate: float) -> dict[int, tf.Tensor]:
+def drop_weights(
+    key, weights: list[tf.Tensor], which: list[int], rate: float, by_row: bool = False
+) -> dict[int, tf.Tensor]:
     """Leave out a share of some weights, in place.
 
     Args:
@@ -67,6 +74,7 @@ def drop_weights(key, weights: list[tf.Tensor], which: list[int], rate: float) -
         weights: of the model.
         which: the numbers of those to treat.
         rate: the share.
+        by_row: whether to leave out whole rows.
 
     Returns:
         By number the mask, which the gradient is to be multiplied with, too.
@@ -74,7 +82,8 @@ def drop_weights(key, weights: list[tf.Tensor], which: list[int], rate: float) -
     masks = {}
     for number in which if rate else []:
         own = fold_in(key, WEIGHT_DROPOUT + number)
-        masks[number] = dropout_mask(own, rate, weights[number].shape, weights[number].dtype)
+        shape = weights[number].shape
+        masks[number] = dropout_mask(own, rate, (shape[0], 1) if by_row else shape, weights[number].dtype)
         weights[number] *= masks[number]
     return masks
 

@@ -9,8 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import stages.training.xla  # noqa: F401, since this module is imported before TensorFlow
-
 
 def load_cusolver() -> list[str]:
     """Load cuSOLVER from its package, where there is a driver; return the paths of what was loaded.

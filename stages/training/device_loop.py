@@ -20,6 +20,7 @@ import tensorflow as tf
 from stages.distributed.strategy import Distribution, clip_sum_over_devices
 from stages.model.microbatches import MicrobatchGradients, fold_in
 from stages.text.windows import Windows
+from stages.training.plan import Plan
 
 READS = 50  # how often an epoch's losses are read, at most
 
@@ -50,7 +51,7 @@ class DeviceLoop:
         model: keras.Model,
         distribution: Distribution,
         windows: Windows,
-        size: int,
+        plan: Plan,
     ) -> None:
         """Prepare the compiled function; its first call compiles it.
 
@@ -59,18 +60,18 @@ class DeviceLoop:
             model: a compiled model, created in the strategy's scope.
             distribution: the processes or devices that train together.
             windows: the training windows.
-            size: windows in a batch.
+            plan: what each epoch learns from.
         """
         self.begun = self.done = 0
         self.uses_cudnn = False
         self._strategy = distribution.strategy or tf.distribute.get_strategy()
         self._devices = distribution.strategy.extended.worker_devices if distribution.strategy else ()
-        self._windows, self._size = windows, size
-        self._rows = math.ceil(size / distribution.replicas)  # of a device
+        self._windows, self._size = windows, plan.batch_size
+        self._rows = math.ceil(self._size / distribution.replicas)  # of a device
         own = distribution.own(distribution.replicas)
         self._own = slice(own.start * self._rows, own.stop * self._rows)
         self._all_rows = self._rows * distribution.replicas
-        self._chunk = math.ceil(math.ceil(len(windows.x) / size) / READS)
+        self._chunk = math.ceil(plan.steps / READS)
         self._gradients_of, self._model = gradients_of, model
         self.run = tf.function(self._run, autograph=False)
 

@@ -12,6 +12,7 @@ from stages.distributed.strategy import AllGather, Distribution
 from stages.model.fused_lstm import applies_to, fused_gradients
 from stages.model.fused_sequence import Regularization, sequence_gradients, stack_of
 from stages.text.windows import Windows
+from stages.training.plan import Plan
 from stages.training.steps import padded, train_step
 
 
@@ -31,7 +32,7 @@ class HostLoop:
         train: Train,
         distribution: Distribution,
         windows: Windows,
-        size: int,
+        plan: Plan,
     ) -> None:
         """Prepare the compiled step; its first call compiles it.
 
@@ -41,30 +42,33 @@ class HostLoop:
             train: the section `train` of `params.yaml`.
             distribution: the processes that train together.
             windows: the training windows.
-            size: windows in a batch.
+            plan: what each epoch learns from.
         """
         self.begun = self.done = 0
-        self._optimizer, self._windows, self._size = model.optimizer, windows, size
+        self._optimizer, self._windows, self._size = model.optimizer, windows, plan.batch_size
         # a multiple of the microbatches, filled up with rows of weight 0
-        self._rows = math.ceil(size / microbatches) * microbatches
+        self._rows = math.ceil(self._size / microbatches) * microbatches
         own = distribution.own(microbatches)
         self._own = slice(own.start * self._rows // microbatches, own.stop * self._rows // microbatches)
         exchange = AllGather(distribution, microbatches) if distribution.workers > 1 else None
         dtype = tf.bfloat16 if train.precision == "mixed_bfloat16" else tf.float32
         rows = self._own.stop - self._own.start
         self._state: list[tf.Tensor] = []
-        if applies_to(model):
+        is_articles = applies_to(model)
+        if is_articles:
             gradients = fused_gradients(model, microbatches, dtype, exchange)
         else:
             regularization = Regularization(
-                train.weight_dropout, train.variational_dropout, train.tied_embedding
+                train.weight_dropout,
+                train.embedding_dropout,
+                train.variational_dropout,
+                train.tied_embedding,
             )
             gradients = sequence_gradients(model, microbatches, dtype, exchange, regularization)
             if train.state == "carried":
                 self._state = stack_of(model).zero_state(rows, dtype)
-        # not the article's update, whose bytes would be others
-        compile_update = not applies_to(model)
-        self.step = train_step(gradients, model, self._rows, rows, self._state, compile_update)
+        # one kernel for the update, but not for the article's, whose bytes would be others
+        self.step = train_step(gradients, model, self._rows, rows, self._state, not is_articles)
 
     def __call__(self, order: np.ndarray, keys: np.ndarray, rates: np.ndarray) -> Iterator[list[float]]:
         """Take the steps of an epoch.

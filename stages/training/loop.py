@@ -199,7 +199,7 @@ def _run_epochs(
             values = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
             print(
                 f"epoch {epoch} (of 0 to {settings.epochs - 1}): {values}; {seconds:.1f} s, "
-                f"{len(trainer.windows.x) / seconds:,.0f} windows/s\n  {trainer.preview(epoch)}",
+                f"{trainer.plan.windows / seconds:,.0f} windows/s\n  {trainer.preview(epoch)}",
                 flush=True,
             )
         history.append(metrics)

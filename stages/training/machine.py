@@ -15,8 +15,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from stages.training.xla import WITHOUT_YNNPACK
-
 # TensorFlow's, oneDNN's, XLA's and NVIDIA's switches; TF_CPP_*, TF_CONFIG and Terraform's TF_* are none
 SWITCHES = re.compile(
     r"(TF_(AUTO|CONV|CUBLAS|CUDA|CUDNN|DETERMINISTIC|DISABLE|ENABLE|MATMUL|MKL|NUM|ONEDNN|OVERRIDE|SET|USE|XLA)"
@@ -29,10 +27,8 @@ INSTRUCTIONS = re.compile(r"(s?sse|avx|amx|fma|f16c|asimd|sve|sme|bf16|i8mm|fphp
 
 
 def kernel_switches() -> dict[str, str]:
-    """Collect the environment variables that choose among kernels, but not what this project adds to them."""
-    switches = {name: value for name, value in sorted(os.environ.items()) if SWITCHES.match(name)}
-    flags = switches.pop("XLA_FLAGS", "").replace(WITHOUT_YNNPACK, "").strip()
-    return switches | ({"XLA_FLAGS": flags} if flags else {})
+    """Collect the environment variables that choose among kernels."""
+    return {name: value for name, value in sorted(os.environ.items()) if SWITCHES.match(name)}
 
 
 def processor(cpuinfo: Path = CPUINFO) -> str:

@@ -14,7 +14,6 @@ from stages.common.combinations import require_fitting
 from stages.common.errors import StageError
 from stages.common.history import Metrics
 from stages.common.params import Params
-from stages.common.randomness import keyed_generator
 from stages.distributed.strategy import Distribution
 from stages.model.architecture import build_model, compile_model, optimizer_state, set_optimizer_state
 from stages.model.export import save_model
@@ -26,7 +25,7 @@ from stages.training.device_loop import DeviceLoop
 from stages.training.failures import reason_of, require_finite
 from stages.training.host_loop import HostLoop
 from stages.training.initial_weights import file_of, initial_weights
-from stages.training.schedule import learning_rate_at
+from stages.training.plan import Plan
 from stages.training.steps import keras_microbatch
 from stages.training.validation import CarriedValidation, WindowValidation
 
@@ -42,6 +41,7 @@ class Trainer:
         optimizer: its optimizer.
         windows: what it is trained on.
         next_epoch: the one epoch that the present state can be trained on.
+        plan: what each epoch learns from.
         loop: takes the steps of an epoch.
     """
 
@@ -70,7 +70,7 @@ class Trainer:
             **params.model.model_dump(),
         }
         distribution = distribution or Distribution()
-        self.batch_size = min(train.batch_size, len(windows.x))  # not larger than the text needs
+        self.plan = Plan(train, len(windows.x))
         keras.utils.set_random_seed(train.seed)  # of the initial weights, Keras's only random draw
         with tf.device("cpu"):
             host_model = self._build()
@@ -83,11 +83,11 @@ class Trainer:
         self.loop: HostLoop | DeviceLoop
         if device == "gpu":
             self._build_on_gpus(distribution)
-            microbatches, validation_rows = 1, max(VALIDATION_ROWS, self.batch_size)
+            microbatches, validation_rows = 1, max(VALIDATION_ROWS, self.plan.batch_size)
         else:
             self.optimizer = self._compile(host_model)
             microbatches, validation_rows = train.microbatches, VALIDATION_ROWS
-            self.loop = HostLoop(host_model, microbatches, train, distribution, windows, self.batch_size)
+            self.loop = HostLoop(host_model, microbatches, train, distribution, windows, self.plan)
         if train.ema_momentum is not None and self._evaluated is self.model:
             with tf.device("cpu" if device == "cpu" else None):
                 self._evaluated = self._build()
@@ -117,7 +117,7 @@ class Trainer:
         # the validation loss is computed in float32
         self._evaluated = self._build(use_cudnn=layers["use_cudnn"]) if "dtype" in layers else self.model
         gradients_of = keras_microbatch(self.model)
-        self.loop = DeviceLoop(gradients_of, self.model, distribution, self.windows, self.batch_size)
+        self.loop = DeviceLoop(gradients_of, self.model, distribution, self.windows, self.plan)
 
     def _build(self, **options: Any) -> keras.Sequential:
         """Build a model of this run."""
@@ -137,7 +137,7 @@ class Trainer:
         )
 
     def epoch(self, epoch: int) -> Metrics:
-        """Train on every window once, in the order of `_plan`, which may leave some out.
+        """Train on every window once or, with `train.steps_per_epoch`, on the next ones in their order.
 
         Args:
             epoch: counted from 0; has to be `next_epoch`, so that no caller can skip or repeat one.
@@ -156,8 +156,8 @@ class Trainer:
         """
         if epoch != self.next_epoch:
             raise ValueError(f"the state is that before epoch {self.next_epoch}, not {epoch}")
-        windows, size = self.windows, self.batch_size
-        order, keys, rates = self._plan(epoch)
+        windows, size = self.windows, self.plan.batch_size
+        order, keys, rates = self.plan(epoch)
         total, done = 0.0, 0
         with tqdm(total=len(order), desc=f"epoch {epoch}", unit=" windows", leave=False, disable=None) as bar:
             for losses in self.loop(order, keys, rates):
@@ -179,25 +179,6 @@ class Trainer:
             require_finite(math.nan, f"the step after epoch {epoch}")  # the last update made it so
         return metrics
 
-    def _plan(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Draw an epoch's order of the windows and its steps' (steps, 2) keys; compute the learning rates.
-
-        Where the state is carried, each row reads a lane of its own, n // size windows; the rest is left out.
-        """
-        n, size = len(self.windows.x), self.batch_size
-        if self.train.state == "carried":
-            steps = n // size
-            start = keyed_generator(self.seed, "start of lanes", epoch).integers(n)
-            lanes = start + np.arange(size) * steps
-            order = ((np.arange(steps)[:, None] + lanes) % n).ravel()
-        else:
-            steps = math.ceil(n / size)
-            order = np.arange(n, dtype=np.min_scalar_type(n))
-            keyed_generator(self.seed, "order of windows", epoch).shuffle(order)
-        keys = keyed_generator(self.seed, "dropout", epoch).integers(2**31, size=(steps, 2), dtype=np.int32)
-        rates = [learning_rate_at(self.train, epoch * steps + step, steps) for step in range(steps)]
-        return order, keys, np.array(rates, np.float32)
-
     def repeats_first_steps(self) -> bool:
         """Take the first steps of the next epoch twice on GPUs, and undo them; validate once.
 
@@ -213,7 +194,7 @@ class Trainer:
         results = []
         for _ in range(2):
             try:
-                losses = self.loop.first_steps(*self._plan(self.next_epoch))
+                losses = self.loop.first_steps(*self.plan(self.next_epoch))
                 if len(self.windows.x_val):
                     self._validate(self.windows.x_val[:1], self.windows.y_val[:1])
             except tf.errors.OpError as error:

@@ -126,6 +126,30 @@ def test_weight_dropout_is_dropconnect_on_the_recurrent_weights():
     assert float(again) == float(loss) != float(other)
 
 
+@pytest.mark.parametrize("embedding", [None, 3])
+def test_embedding_dropout_leaves_out_characters_of_the_inputs(embedding):
+    """Which ones is read off the gradient: their rows are 0, though each character is read."""
+    model, masked = random_model(embedding=embedding), random_model(embedding=embedding)
+    x = (np.arange(4 * MAXLEN, dtype=np.int32) % SIZE).reshape(4, MAXLEN)
+    y = np.zeros(4, np.int32)
+    assert len(np.unique(x)) == SIZE
+    step = tf.function(sequence_gradients(model, 2, regularization=Regularization(embedding_dropout=0.25)))
+    plain = tf.function(sequence_gradients(masked, 2))
+    untouched, _ = plain(x, y, ONES, KEY)
+    shares = []
+    for number in range(20):
+        loss, gradients = step(x, y, ONES, np.array([0, number], np.int32))
+        scale = (gradients[0].numpy() != 0).any(axis=1, keepdims=True) / 0.75
+        shares.append(np.mean(scale == 0))
+        masked.set_weights([model.get_weights()[0] * scale, *model.get_weights()[1:]])
+        expected_loss, expected = plain(x, y, ONES, KEY)
+        assert float(loss) == pytest.approx(float(expected_loss), abs=1e-6)
+        np.testing.assert_allclose(gradients[0], expected[0] * scale, atol=1e-6)
+        np.testing.assert_allclose(gradients[1], expected[1], atol=1e-6)
+    assert np.mean(shares) == pytest.approx(0.25, abs=4 * (0.25 * 0.75 / (20 * SIZE)) ** 0.5)
+    assert abs(float(loss) - float(untouched)) > 1e-3
+
+
 @pytest.mark.parametrize("variational", [True, False])
 def test_variational_dropout_leaves_out_the_same_at_all_positions(variational):
     """A unit's rows in the gradient of the output layer are 0 where it is left out at every position."""

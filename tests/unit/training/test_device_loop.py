@@ -40,7 +40,7 @@ def state_of(trainer):
 def test_losses_and_weights_are_those_of_single_steps_to_the_bit(trainer_on, changes):
     ours, plain = trainer_on("gpu", **changes), trainer_on("cpu", **changes)
     # not the fused steps, whose sums differ
-    plain.loop.step = train_step(keras_gradients(plain.model), plain.model, plain.batch_size)
+    plain.loop.step = train_step(keras_gradients(plain.model), plain.model, plain.plan.batch_size)
     for epoch in range(2):
         assert ours.epoch(epoch) == plain.epoch(epoch)
         assert state_of(ours) == state_of(plain)
@@ -52,13 +52,13 @@ def test_losses_and_weights_are_those_of_single_steps_to_the_bit(trainer_on, cha
     assert 2 * 2 <= ours.loop.begun == ours.loop.done <= 2 * READS + 2
     if "text" in changes:
         assert steps > 2 * READS  # so a run of the compiled function has several steps
-        assert len(ours.windows.x) % ours.batch_size  # and the last batch is smaller
+        assert len(ours.windows.x) % ours.plan.batch_size  # and the last batch is smaller
 
 
 def operations_with_cudnn(trainer, monkeypatch):
     """The operations that the loop and the validation run on a GPU with cuDNN, traced but not run."""
     monkeypatch.setattr(sys.modules["keras.src.backend.tensorflow.rnn"], "cudnn_ok", lambda *_, **__: True)
-    x, y, share, *of_steps = next(trainer.loop._chunks(*trainer._plan(0)))
+    x, y, share, *of_steps = next(trainer.loop._chunks(*trainer.plan(0)))
     functions = [trainer.loop.run.get_concrete_function(x, y, share, *map(tf.constant, of_steps))]
     if rows := trainer._validate.rows:
         inputs = [np.zeros((rows, 9), np.int32), np.zeros(rows, np.int32), np.zeros(rows, np.float32)]

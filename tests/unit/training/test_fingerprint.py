@@ -26,6 +26,7 @@ NUMERIC = {
     "stages.training.device_loop",
     "stages.training.host_loop",
     "stages.training.initial_weights",
+    "stages.training.plan",
     "stages.training.schedule",
     "stages.training.steps",
     "stages.training.trainer",
@@ -43,6 +44,7 @@ OTHER_VALUES = {
     "model__embedding": (3, True),
     "train__epochs": (3, False),
     "train__batch_size": (7, True),
+    "train__steps_per_epoch": (3, True),
     "train__targets": ("all", True),
     "train__optimizer": ("adam", True),
     "train__learning_rate": (0.02, True),
@@ -55,6 +57,7 @@ OTHER_VALUES = {
     "train__weight_decay": (0.1, True),
     "train__ema_momentum": (0.9, True),
     "train__weight_dropout": (0.1, True),
+    "train__embedding_dropout": (0.1, True),
     "train__variational_dropout": (True, True),
     "train__tied_embedding": (True, True),
     "train__seed": (1, True),
@@ -101,9 +104,9 @@ MUTATIONS = [
     ("training/steps.py", "losses = tf.reduce_mean(", "losses = tf.reduce_sum("),
     ("training/steps.py", "size)[:, 1:]", "size)[:, :-1]"),
     ("training/validation.py", "starts + step", "starts"),
-    ("training/trainer.py", "epoch).integers(n)", "0).integers(n)"),
-    ("training/trainer.py", '"order of windows"', '"order"'),
-    ("training/trainer.py", "epoch * steps + step, steps", "epoch * steps, steps"),
+    ("training/plan.py", "number).integers(n)", "0).integers(n)"),
+    ("training/plan.py", '"order of windows"', '"order"'),
+    ("training/plan.py", "learning_rate_at(self._train, step,", "learning_rate_at(self._train, 0,"),
     ("training/trainer.py", "total += loss * count", "total += loss"),
     ("training/trainer.py", "checkpoint.epoch + 1", "checkpoint.epoch"),
     ("training/trainer.py", "if epoch != self.next_epoch", "if epoch > self.next_epoch"),
@@ -160,9 +163,9 @@ def test_comments_docstrings_messages_and_formatting_have_no_influence(copy):
 
 def test_a_moved_module_has_no_influence(copy, monkeypatch):
     (copy / "stages/training/schedule.py").rename(copy / "stages/training/learning_rate.py")
-    trainer = copy / "stages/training/trainer.py"
-    text = trainer.read_text(encoding="utf-8")
-    trainer.write_text(text.replace("training.schedule", "training.learning_rate"), encoding="utf-8")
+    plan = copy / "stages/training/plan.py"
+    text = plan.read_text(encoding="utf-8")
+    plan.write_text(text.replace("training.schedule", "training.learning_rate"), encoding="utf-8")
     moved = code_digests(copy)
     assert "stages.training.learning_rate" in moved
     assert of(moved) == of(code_digests())
@@ -170,8 +173,8 @@ def test_a_moved_module_has_no_influence(copy, monkeypatch):
 
 def test_a_new_module_is_covered_unless_it_is_exempted(copy):
     (copy / "stages/training/extra.py").write_text("FACTOR = 2\n", encoding="utf-8")
-    trainer = copy / "stages/training/trainer.py"
-    text = trainer.read_text(encoding="utf-8")
+    plan = copy / "stages/training/plan.py"
+    text = plan.read_text(encoding="utf-8")
     trainer.write_text(text + "\nfrom stages.training.extra import FACTOR\n", encoding="utf-8")
     assert set(code_digests(copy)) == NUMERIC | {"stages.training.extra"}
     for name in module.WITHOUT_INFLUENCE | set(module.ENTRIES):

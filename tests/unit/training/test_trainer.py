@@ -87,7 +87,7 @@ def test_lanes_read_on_and_no_window_twice(carried):
     assert n % 16
     starts = set()
     for epoch in range(5):
-        order, keys, _ = trainer._plan(epoch)
+        order, keys, _ = trainer.plan(epoch)
         steps = order.reshape(len(keys), 16)
         assert len(keys) == n // 16
         assert len(set(order.tolist())) == len(order) == n // 16 * 16
@@ -109,7 +109,7 @@ def test_a_state_is_carried_but_not_from_the_texts_end_to_its_beginning(carried)
     trainer.epoch(1)
     steps = len(told) // 2
     for epoch in range(2):
-        rows = trainer._plan(epoch)[0].reshape(steps, 16)
+        rows = trainer.plan(epoch)[0].reshape(steps, 16)
         expected = np.concatenate([np.zeros((1, 16), bool), (rows[1:] != 0)])
         np.testing.assert_array_equal(told[epoch * steps : (epoch + 1) * steps], expected)
     assert not np.all([each.all() for each in told])
