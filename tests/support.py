@@ -192,6 +192,7 @@ CARRIED = EVERYTHING | {
     "train__ema_momentum": 0.9,
     "train__weight_dropout": 0.3,
     "train__embedding_dropout": 0.2,
+    "train__steps_per_epoch": None,
     "train__variational_dropout": True,
     "train__tied_embedding": True,
 }

@@ -175,7 +175,7 @@ def test_a_new_module_is_covered_unless_it_is_exempted(copy):
     (copy / "stages/training/extra.py").write_text("FACTOR = 2\n", encoding="utf-8")
     plan = copy / "stages/training/plan.py"
     text = plan.read_text(encoding="utf-8")
-    trainer.write_text(text + "\nfrom stages.training.extra import FACTOR\n", encoding="utf-8")
+    plan.write_text(text + "\nfrom stages.training.extra import FACTOR\n", encoding="utf-8")
     assert set(code_digests(copy)) == NUMERIC | {"stages.training.extra"}
     for name in module.WITHOUT_INFLUENCE | set(module.ENTRIES):
         assert (ROOT / name).is_file(), name

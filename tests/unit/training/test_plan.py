@@ -36,7 +36,7 @@ def test_epochs_of_some_steps_are_the_passes_cut_elsewhere(plan, steps):
 
 def test_a_lane_reads_on_from_epoch_to_epoch(plan):
     changes = CARRIED | {"train__batch_size": 10}
-    whole, parts = plan(**changes), plan(**changes, train__steps_per_epoch=4)
+    whole, parts = plan(**changes), plan(**changes | {"train__steps_per_epoch": 4})
     passes = np.concatenate([whole(number)[0] for number in range(2)])
     joined = np.concatenate([parts(epoch)[0] for epoch in range(5)])
     np.testing.assert_array_equal(joined, passes)
