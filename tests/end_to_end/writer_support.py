@@ -35,8 +35,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "two layers": {"layers": 2},
     "embedding": {"embedding": 5},
     "gru, all of it": {"cell": "gru", "layers": 3, "embedding": 7, "dropout": 0.3, "units": 13},
-    # a window that no text fills is a state that is carried
-    "carried": {"maxlen": 400},
+    "carried": {"layers": 2},  # its text is read with a state that goes on
 }
 # seed and size of the weights, chosen so that the likeliest text has many characters, none of them near a tie
 WEIGHTS = {
@@ -46,19 +45,20 @@ WEIGHTS = {
     "two layers": (11, 3),
     "embedding": (4, 3),
     "gru, all of it": (3, 3),
-    "carried": (4, 4),
+    "carried": (20, 4),
 }
 SMALL = 0.25  # of these weights: as large as trained ones
 
 
-def text_of(maxlen: int = MAXLEN) -> ModelText:
-    """How all these models read text."""
-    first = np.resize([4, 2, 9, 1, 5, 3], maxlen)
+def text_of(kind: str) -> ModelText:
+    """How a model reads text."""
+    first = np.resize([4, 2, 9, 1, 5, 3], MAXLEN)
     return ModelText(
         vocabulary=VOCABULARY,
         lowercase=True,
         newlines_to_spaces=False,
         first_window=decode(first, VOCABULARY),
+        carried=kind == "carried",
     )
 
 
@@ -82,7 +82,7 @@ def make(folder: Path) -> None:
         place = folder / kind
         place.mkdir()
         save_model(model, place / "model.keras", vocabulary_sha256(VOCABULARY))
-        write_model_text(place, text_of(options["maxlen"]))
+        write_model_text(place, text_of(kind))
         np.savez(place / "weights.npz", *model.get_weights())
         texts = []
         for draws in (LIKELIEST, DRAWN):
@@ -113,11 +113,7 @@ def writer_of(folder: Path, kind: str, dtype: Dtype = "float32", scale: float = 
     with np.load(folder / kind / "weights.npz") as file:
         weights = [scale * file[name] for name in file.files]
     options = {"cell": "lstm", "layers": 1, "embedding": None} | about["options"]
-    text = (
-        text_of().model_copy(update={"carried": True})
-        if kind == "carried"
-        else read_model_text(folder / kind)
-    )
+    text = read_model_text(folder / kind)
     sample = Sample(temperatures=[0.5], length=300, prompt=None, seed=0)
     report = Report(weights="final", weights_dtype=dtype, weights_limit=20)
     return make_writer(report, sample, text, [0], lambda epoch: (options, weights))
