@@ -33,6 +33,7 @@ CAPS = {
     "units": 16,
     "embedding": 16,
     "epochs": 2,
+    "steps_per_epoch": 20,
     "microbatches": 4,
     "workers": 1,
     "preview": 30,

@@ -58,7 +58,7 @@ def require_validation_split(settings: Train, windows: Windows) -> None:
 
 
 def require_two_steps(settings: Train, windows: Windows) -> None:
-    """Check that a state that is to be carried has a next window to be carried to within an epoch.
+    """Check that a state that is to be carried has a next window to be carried to.
 
     Args:
         settings: the section `train` of `params.yaml`.
@@ -67,8 +67,6 @@ def require_two_steps(settings: Train, windows: Windows) -> None:
     Raises:
         StageError: an epoch has a single step.
     """
-    if settings.state == "carried" and settings.steps_per_epoch == 1:
-        raise StageError("train.steps_per_epoch: got 1; takes 2 or more, or null, with train.state: carried")
     if settings.state == "carried" and len(windows.x) < 2 * settings.batch_size:
         raise StageError(
             f"train.state: got 'carried'; takes reset where there are fewer than 2 train.batch_size "

@@ -176,7 +176,6 @@ EVERYTHING = {
     "train__optimizer": "adam",
     "train__schedule": "cosine",
     "train__warmup_epochs": 0.5,
-    "train__steps_per_epoch": 5,
     "train__decay_epochs": 3,
     "train__clip_norm": 1.0,
     "train__preview": 0,
@@ -192,7 +191,6 @@ CARRIED = EVERYTHING | {
     "train__ema_momentum": 0.9,
     "train__weight_dropout": 0.3,
     "train__embedding_dropout": 0.2,
-    "train__steps_per_epoch": None,
     "train__variational_dropout": True,
     "train__tied_embedding": True,
 }

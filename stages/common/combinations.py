@@ -42,6 +42,11 @@ def require_fitting(params: Params, device: str) -> None:
             f"equal to model.units ({model.units})"
         )
     if train.state == "carried":
+        if train.steps_per_epoch == 1:
+            raise StageError(
+                "train.steps_per_epoch: got 1; takes 2 or more, or null, with train.state: carried, since a "
+                "state is carried within an epoch"
+            )
         steps = {"step": windows.step}
         if windows.validation or windows.test:
             steps["validation_step"] = windows.validation_step

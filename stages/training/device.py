@@ -26,8 +26,11 @@ for name, value in PINNED.items():
 # XLA gives some sums and products to YNNPACK. In TensorFlow 2.21 two microbatches that run such a program at
 # the same time crash the process now and then (seen 2 times in 45 runs with train.targets: all).
 WITHOUT_YNNPACK = "--xla_cpu_experimental_ynn_fusion_type="
-if WITHOUT_YNNPACK not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {WITHOUT_YNNPACK}".strip()
+flags = os.environ.get("XLA_FLAGS", "").split()
+if flags and not flags[0].startswith("--"):
+    print(f"warning: XLA_FLAGS names a file, which should have {WITHOUT_YNNPACK}", file=sys.stderr)
+elif WITHOUT_YNNPACK not in flags:
+    os.environ["XLA_FLAGS"] = " ".join([*flags, WITHOUT_YNNPACK])  # of two values XLA takes the later one
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only: the rest is about the build
 with quiet_stderr():
     import keras

@@ -13,7 +13,7 @@ class Plan:
     """What each epoch learns from.
 
     Passes over all windows follow on each other, each in an order of its own. An epoch is one pass, or with
-    `train.steps_per_epoch` the next so many batches of all passes in a row.
+    `train.steps_per_epoch` the next so many batches of all passes in a row, one pass at most.
 
     Attributes:
         batch_size: windows in a batch, not more than there are.
@@ -32,7 +32,8 @@ class Plan:
         self.batch_size = min(train.batch_size, n)
         # rows that carry a state read equally many windows; what is left over is left out
         self._in_pass = n // self.batch_size * self.batch_size if train.state == "carried" else n
-        self.windows = (train.steps_per_epoch or 0) * self.batch_size or self._in_pass
+        steps = train.steps_per_epoch
+        self.windows = min(steps * self.batch_size, self._in_pass) if steps else self._in_pass
         self.steps = math.ceil(self.windows / self.batch_size)
 
     def __call__(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -45,9 +46,10 @@ class Plan:
             The order of its windows, one batch after the other; (steps, 2) int32 keys, which dropout draws
             from; (steps,) float32 learning rates.
         """
-        first_pass, first = divmod(epoch * self.windows, self._in_pass)
-        passes = range(first_pass, first_pass + math.ceil((first + self.windows) / self._in_pass))
-        order = np.concatenate([self._order_of_pass(each) for each in passes])[first : first + self.windows]
+        number, first = divmod(epoch * self.windows, self._in_pass)
+        order = self._order_of_pass(number)[first : first + self.windows]
+        if rest := self.windows - len(order):
+            order = np.concatenate([order, self._order_of_pass(number + 1)[:rest]])
         draws = keyed_generator(self._train.seed, "dropout", epoch)
         keys = draws.integers(2**31, size=(self.steps, 2), dtype=np.int32)
         steps = range(epoch * self.steps, (epoch + 1) * self.steps)

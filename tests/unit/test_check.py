@@ -48,6 +48,7 @@ def driver(monkeypatch):
         (False, {"train__weight_dropout": 0.5}, "takes 0 unless train.targets is all"),
         (False, {"train__variational_dropout": True}, "takes false unless train.targets is all"),
         (False, CARRIED | {"train__targets": "last"}, "train.state: got 'carried'; takes reset unless"),
+        (False, CARRIED | {"train__steps_per_epoch": 1}, "train.steps_per_epoch: got 1; takes 2 or more"),
         (False, CARRIED | {"vectorize__step": 3}, "vectorize.step: got 3; takes vectorize.maxlen, 40"),
         (
             False,

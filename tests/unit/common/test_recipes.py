@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from stages.common.errors import StageError
+from stages.common.params import Model, Train
 from stages.common.recipes import Recipe, options_of, read_recipe
 from tests.support import ROOT
 
@@ -66,3 +67,13 @@ def test_a_recipe_with_a_mistake_is_named(tmp_path, monkeypatch, params, line):
     with pytest.raises(StageError) as caught:
         read_recipe("mine")
     assert str(caught.value).startswith(f"recipes/mine.yaml: {line}")
+
+
+@pytest.mark.parametrize("name", ["article", "quick", "good", "best"])
+def test_a_recipe_sets_all_that_the_model_learns_by(name):
+    """Whatever else params.yaml has, but not what a machine or a user chooses."""
+    chosen = {"seed", "init_from", "device", "use_cudnn", "cores", "workers", "worker_timeout"}
+    chosen |= {"patience", "preview"}
+    sections = read_recipe(name).params
+    assert set(sections["model"]) == set(Model.model_fields)
+    assert set(sections["train"]) == set(Train.model_fields) - chosen
