@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from benchmarks.measure import measured
+from stages.common.recipes import read_recipe
 from tests.support import changed_params, copy_of_the_project
 
 
@@ -18,12 +19,22 @@ def project(folder: Path, corpus: Path | None = None, **changes: Any) -> Path:
     copy_of_the_project(folder)
     if corpus:
         shutil.copy(corpus, folder / "book.txt")
-    tree = changed_params(download__corpus="book.txt", download__max_bytes=10**9, **changes)
+    changes = {"download__corpus": "book.txt", "download__max_bytes": 10**9} | changes
+    tree = changed_params(**changes)
     (folder / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
     git = ["git", "-c", "user.name=benchmark", "-c", "user.email=benchmark@example.invalid"]
     for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "start"]):
         subprocess.run([*git, *arguments], cwd=folder, check=True)
     return folder
+
+
+def settings_of(recipe: str) -> dict[str, Any]:
+    """What a recipe sets, as `project` takes it."""
+    return {
+        f"{section}__{key}": value
+        for section, values in read_recipe(recipe).params.items()
+        for key, value in values.items()
+    }
 
 
 def last_json(output: str) -> Any:

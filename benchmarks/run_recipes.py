@@ -1,23 +1,15 @@
 """An epoch of each recipe, in turn."""
 
 from pathlib import Path
-from typing import Any
 
 from benchmarks.measure import column, middle, ratio, table
-from benchmarks.projects import epochs_in_turn
-from stages.common.recipes import names, read_recipe
+from benchmarks.projects import epochs_in_turn, settings_of
+from stages.common.recipes import names
 
 
 def recipes_in_turn(corpus: Path, turns: int) -> None:
     """An epoch of each recipe; the article's setting comes first."""
-    named: dict[str, dict[str, Any]] = {
-        name: {
-            f"{section}__{key}": value
-            for section, values in read_recipe(name).params.items()
-            for key, value in values.items()
-        }
-        for name in sorted(names(), key=lambda name: (name != "article", name))
-    }
+    named = {name: settings_of(name) for name in sorted(names(), key=lambda name: (name != "article", name))}
     epochs = {name: settings.get("train__epochs", 40) for name, settings in named.items()}
     clocks = epochs_in_turn(corpus, named, turns)
     seconds = {name: column(each, "seconds") for name, each in clocks.items()}
