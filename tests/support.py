@@ -145,7 +145,7 @@ SMALL = {
     "model__units": 16,
     "train__epochs": 2,
     "train__batch_size": 128,
-    "train__microbatches": 4,  # each is traced, which takes most of the time of so small a run
+    "train__microbatches": 2,  # each is compiled, which takes most of the time of so small a run
     "train__preview": 10,
     "sample__length": 20,
     "sample__temperatures": [0.0, 0.5, 1.0],

@@ -52,7 +52,7 @@ def one_process(finished, tmp_path_factory) -> Project:
 
     def make(root: Path) -> None:
         shutil.copytree(finished.root, root, symlinks=True, dirs_exist_ok=True)
-        project = Project(root, train__epochs=EPOCHS, train__worker_timeout=TIMEOUT)
+        project = Project(root, train__epochs=EPOCHS, train__worker_timeout=TIMEOUT, train__microbatches=4)
         without_training(project)
         project.dvc("repro", "sample")
 

@@ -153,8 +153,8 @@ def test_workers_that_wait_are_told_to_end_where_training_has_stopped_early(untr
 
 
 def test_more_workers_than_microbatches(small):
-    small.set_params(train__workers=5)
+    small.set_params(train__workers=3)
     done = small.run("python", "-m", "stages.train", code=1)
-    assert done.stderr.startswith("error: train.workers: got 5 workers; takes at most 4 (train.microbatches")
+    assert done.stderr.startswith("error: train.workers: got 3 workers; takes at most 2 (train.microbatches")
     done = small.run("python", "-m", "stages.worker", code=1)
     assert done.stderr.startswith("error: TF_CONFIG: does not make this process a worker; takes")
