@@ -179,6 +179,7 @@ EVERYTHING = {
     "train__steps_per_epoch": 5,
     "train__decay_epochs": 3,
     "train__clip_norm": 1.0,
+    "train__microbatches": 3,
     "train__preview": 0,
 }
 # likewise, with a state that is carried, and all that regularizes
