@@ -48,9 +48,10 @@ def browser(width: int = 1100, height: int = 900) -> Iterator[webdriver.Chrome]:
 
 
 def open_page(driver: webdriver.Chrome, page: Path, dark: bool = False, width: int | None = None) -> None:
-    """Open a report from its file and wait until it is drawn; width: of a phone, in pixels."""
+    """Open a report from its file and wait until it is drawn; width: of a phone, in pixels (None: a desk)."""
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+    driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     if width is not None:
         phone = {"width": width, "height": 800, "deviceScaleFactor": 2, "mobile": True}
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)

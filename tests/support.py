@@ -145,7 +145,7 @@ SMALL = {
     "model__units": 16,
     "train__epochs": 2,
     "train__batch_size": 128,
-    "train__microbatches": 4,  # each is traced, which takes most of the time of so small a run
+    "train__microbatches": 2,  # each is compiled, which takes most of the time of so small a run
     "train__preview": 10,
     "sample__length": 20,
     "sample__temperatures": [0.0, 0.5, 1.0],
@@ -178,6 +178,7 @@ EVERYTHING = {
     "train__warmup_epochs": 0.5,
     "train__decay_epochs": 3,
     "train__clip_norm": 1.0,
+    "train__microbatches": 3,
     "train__preview": 0,
 }
 # likewise, with a state that is carried, and all that regularizes

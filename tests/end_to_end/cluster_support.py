@@ -52,9 +52,11 @@ def one_process(finished, tmp_path_factory) -> Project:
 
     def make(root: Path) -> None:
         shutil.copytree(finished.root, root, symlinks=True, dirs_exist_ok=True)
-        project = Project(root, train__epochs=EPOCHS, train__worker_timeout=TIMEOUT)
+        # each position of each microbatch is compiled; three are shared out unevenly by two workers
+        project = Project(root, vectorize__maxlen=6, train__microbatches=3)
+        project.set_params(train__epochs=EPOCHS, train__worker_timeout=TIMEOUT)
         without_training(project)
-        project.dvc("repro", "sample")
+        project.dvc("repro", "train")
 
     return Project(made_once(tmp_path_factory, "one-process", make))
 

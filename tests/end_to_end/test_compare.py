@@ -149,7 +149,6 @@ def test_all_losses_are_in_one_chart_and_qualities_follow_the_temperature(driver
 def test_it_is_readable_for_everyone(driver, page, dark):
     open_page(driver, page, dark, 390)
     found = Axe().run(driver)
-    driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     assert not found["violations"], json.dumps(found["violations"], indent=1)[:3000]
     assert len(found["passes"]) > 15
 

@@ -19,20 +19,26 @@ from stages.training.trainer import Trainer
 from stages.text.windows import make_windows
 from tests.support import make_text
 read = read_params()
+# compilation takes most of the time: of each microbatch (two would have one order only to sum in), of each
+# position, of each size of a batch (only the first two models have a rest, 665 and 333 windows have none)
+few = {"microbatches": 3}
 results = [usable_cores()]
+bfloat16 = {"precision": "mixed_bfloat16"}
 other = {"layers": 2, "units": 32, "dropout": 0.3, "embedding": 16}
-all_targets = {"targets": "all", "batch_size": 128}
-carried = {"targets": "all", "batch_size": 16, "state": "carried", "weight_dropout": 0.2, "ema_momentum": 0.9}
+all_targets = {"targets": "all", "batch_size": 133}
+carried = {"targets": "all", "batch_size": 37, "state": "carried", "weight_dropout": 0.2, "ema_momentum": 0.9}
 for characters, model, train in (
     (10000, {}, {}),
-    (10000, {}, {"precision": "mixed_bfloat16"}),
-    (2000, other | {"cell": "gru"}, all_targets),
+    (10000, {}, bfloat16),
+    (2000, other | {"cell": "gru"}, all_targets | bfloat16),
     (2000, other, carried),
-    (2000, other, carried | {"precision": "mixed_bfloat16"}),
 ):
-    vectorize = {"step": 40} if train.get("state") else {}
-    update = {"model": read.model.model_copy(update=model), "train": read.train.model_copy(update=train)}
-    update["vectorize"] = read.vectorize.model_copy(update=vectorize)
+    step = {"step": 6} if train.get("state") else {}
+    update = {
+        "model": read.model.model_copy(update=model),
+        "train": read.train.model_copy(update=few | train),
+        "vectorize": read.vectorize.model_copy(update={"maxlen": 6} | step),
+    }
     params = read.model_copy(update=update)
     trainer = Trainer(params, make_windows(make_text(characters), params.vectorize), "cpu")
     metrics = trainer.epoch(0)
@@ -58,4 +64,4 @@ def test_the_number_of_cores_does_not_change_a_byte():
     one, many = run(1), run(available)
     assert (one[0], many[0]) == (1, available)
     assert one[1:] == many[1:]
-    assert len(set(one[2::2])) == 5
+    assert len(set(one[2::2])) == 4

@@ -22,7 +22,8 @@ from tests.support import (
 
 EPOCHS = 3
 # every step is clipped
-CLIPPED = {"train__batch_size": 100, "train__preview": 60, "model__units": 24, "train__clip_norm": 0.05}
+CLIPPED: dict[str, float] = {"vectorize__maxlen": 12, "model__units": 24}
+CLIPPED |= {"train__batch_size": 100, "train__preview": 60, "train__clip_norm": 0.05}
 # two layers, dropout, an embedding, adam with a schedule, a validation split, targets: all
 CLIPPED_TOO = EVERYTHING | {"train__batch_size": 100, "train__clip_norm": 0.05}
 TRAINING = """

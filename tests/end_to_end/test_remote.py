@@ -96,15 +96,16 @@ def test_a_colleague_extends_a_run_and_gives_it_back(shared, tmp_path):
     colleague = clone_of(project, tmp_path / "clone")
     colleague.dvc("pull")
     colleague.set_params(train__epochs=3)
-    done = colleague.dvc("repro")
+    done = colleague.dvc("repro", "train")
     assert "2 of 3 epochs were computed before" in done.stdout
     colleague.run("git", "commit", "-qam", "a third epoch")
     colleague.dvc("push")
 
     project.run("git", "pull", "-q", str(colleague.root))
-    done = project.dvc("repro", "--pull")
+    done = project.dvc("repro", "--pull", "train")
     assert ran(done) == []
     assert outputs(project.root) == outputs(colleague.root)
+    assert (project.root / "models/checkpoints/epoch-002.npz").exists()
     project.run("git", "reset", "-q", "--hard", "HEAD~1")
     project.dvc("checkout")
 

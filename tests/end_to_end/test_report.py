@@ -16,27 +16,15 @@ from stages.common.params import read_params
 from stages.evaluation.page import render
 from stages.evaluation.writer import Writer
 from tests.browser import open_page, requested, with_browser
-from tests.support import Project
-
-
-@pytest.fixture(scope="module")
-def validation_run(finished, tmp_path_factory) -> Project:
-    """The small project with a validation split and five epochs."""
-    root = tmp_path_factory.mktemp("validation-run") / "project"
-    shutil.copytree(finished.root, root, symlinks=True)
-    project = Project(root, vectorize__validation=0.2, vectorize__test=0.1, train__epochs=5)
-    project.dvc("repro")
-    return project
 
 
 @pytest.fixture
-def page(driver, validation_run):
+def page(driver, longer):
     """The page, just opened, with what the browser noted before forgotten."""
-    driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     driver.get("about:blank")
     driver.get_log("browser")
     requested(driver)
-    open_page(driver, validation_run.root / "metrics/report.html")
+    open_page(driver, longer.root / "metrics/report.html")
     return driver
 
 
@@ -53,12 +41,10 @@ def text_of(driver, name):
 
 
 @with_browser
-def test_the_slider_and_the_temperature_move_the_text(page, validation_run):
-    samples = [json.loads(line) for line in validation_run.read("metrics/samples.jsonl").splitlines()]
-    rows = list(
-        csv.DictReader(validation_run.read("metrics/quality.tsv").decode().splitlines(), delimiter="\t")
-    )
-    history = history_of(validation_run.read("metrics/train/losses.tsv").decode(), "last")
+def test_the_slider_and_the_temperature_move_the_text(page, longer):
+    samples = [json.loads(line) for line in longer.read("metrics/samples.jsonl").splitlines()]
+    rows = list(csv.DictReader(longer.read("metrics/quality.tsv").decode().splitlines(), delimiter="\t"))
+    history = history_of(longer.read("metrics/train/losses.tsv").decode(), "last")
     slider = page.find_element(By.ID, "epoch")
     seen = set()
     for number, temperature in enumerate((0.0, 0.5, 1.0)):
@@ -99,7 +85,7 @@ def test_it_plays_the_epochs_to_the_last_and_stops(page):
 
 
 @with_browser
-def test_the_charts_draw_the_metrics_and_follow_the_slider(page, validation_run):
+def test_the_charts_draw_the_metrics_and_follow_the_slider(page, longer):
     charts = page.find_elements(By.CLASS_NAME, "chart")
     assert [figure.text for figure in page.find_elements(By.TAG_NAME, "figcaption")][:2] == [
         "Loss",
@@ -109,9 +95,7 @@ def test_the_charts_draw_the_metrics_and_follow_the_slider(page, validation_run)
     assert drawn == [2, 3, 3, 3, 3]
     points = [chart.find_elements(By.CSS_SELECTOR, "path[aria-roledescription=point]") for chart in charts]
     assert [len(each) for each in points] == [10, 15, 15, 15, 15]
-    rows = list(
-        csv.DictReader(validation_run.read("metrics/quality.tsv").decode().splitlines(), delimiter="\t")
-    )
+    rows = list(csv.DictReader(longer.read("metrics/quality.tsv").decode().splitlines(), delimiter="\t"))
     labels = [point.get_attribute("aria-label") for point in points[1]]
     for row in rows:
         label = f"epoch: {row['epoch']}; share of words: {float(row['known_words']):.4g}; "
@@ -131,10 +115,10 @@ def test_the_charts_draw_the_metrics_and_follow_the_slider(page, validation_run)
 
 
 @with_browser
-def test_no_complaint_and_no_request_leaves_the_page(page, validation_run):
+def test_no_complaint_and_no_request_leaves_the_page(page, longer):
     page.find_element(By.ID, "epoch").send_keys(Keys.HOME)
     assert page.get_log("browser") == []
-    assert requested(page) == [(validation_run.root / "metrics/report.html").as_uri()]
+    assert requested(page) == [(longer.root / "metrics/report.html").as_uri()]
     with socket.create_server(("127.0.0.1", 0)) as server:  # nor could one
         server.settimeout(1)
         address = f"http://127.0.0.1:{server.getsockname()[1]}/"
@@ -151,10 +135,9 @@ def test_no_complaint_and_no_request_leaves_the_page(page, validation_run):
 @with_browser
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [None, 390], ids=["desk", "phone"])
-def test_it_is_readable_for_everyone(driver, validation_run, dark, width):
+def test_it_is_readable_for_everyone(driver, longer, dark, width):
     """By axe's rules, with everything unfolded; and no line is wider than the screen."""
-    driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    open_page(driver, validation_run.root / "metrics/report.html", dark, width)
+    open_page(driver, longer.root / "metrics/report.html", dark, width)
     for fold in driver.find_elements(By.TAG_NAME, "summary"):
         fold.click()
     found = Axe().run(driver)
@@ -187,11 +170,11 @@ def test_without_a_browser_script_the_last_epoch_can_be_read(finished):
     assert "train.workers" not in page
 
 
-def test_the_test_loss_and_that_of_the_best_n_are_on_the_page(validation_run, finished):
-    page = validation_run.read("metrics/report.html").decode()
-    loss = json.loads(validation_run.read("metrics/train/metrics.json"))["test_loss"]
+def test_the_test_loss_and_that_of_the_best_n_are_on_the_page(longer, finished):
+    page = longer.read("metrics/report.html").decode()
+    loss = json.loads(longer.read("metrics/train/metrics.json"))["test_loss"]
     assert f"<dt>test loss</dt><dd>{loss:.3f}</dd>" in page
-    best = min(rows_of(validation_run, "metrics/baseline.tsv"), key=lambda row: float(row["val_loss"]))
+    best = min(rows_of(longer, "metrics/baseline.tsv"), key=lambda row: float(row["val_loss"]))
     assert f"<dt>{best['n']}-gram, test</dt><dd>{float(best['test_loss']):.3f}</dd>" in page
     assert '<th scope="row">test windows</th>' in page
     assert "test loss" not in finished.read("metrics/report.html").decode()

@@ -150,7 +150,6 @@ def page(driver, finished, tmp_path):
         Writer(why_not="not here"),
     )
     (tmp_path / "page.html").write_text(html, encoding="utf-8")
-    driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     driver.get_log("browser")
     open_page(driver, tmp_path / "page.html")
     return driver

@@ -35,7 +35,8 @@ def loss_of(project, split):
 def test_the_best_epoch_is_kept_and_training_stops(small):
     """Learns fast, then by heart: validation loss falls and rises. The test loss is of the kept epoch."""
     small.set_params(**SPLIT)
-    small.dvc("repro", "train")
+    for stage in ("vectorize", "train"):
+        small.run("python", "-m", f"stages.{stage}")
     losses = losses_of(small)
     best = int(np.argmin(losses))
     assert 0 < best < 10, losses
@@ -45,7 +46,7 @@ def test_the_best_epoch_is_kept_and_training_stops(small):
     assert loss_of(small, "test") == pytest.approx(metrics["test_loss"], abs=1e-4)
 
     small.set_params(train__keep="best")
-    assert "16 of 16 epochs were computed before" in small.dvc("repro", "train").stdout
+    assert "16 of 16 epochs were computed before" in small.run("python", "-m", "stages.train").stdout
     assert loss_of(small, "val") == pytest.approx(min(losses), abs=1e-4)
     of_best = json.loads(small.read("metrics/train/metrics.json"))
     assert of_best["val_loss"] == min(losses)
@@ -53,7 +54,7 @@ def test_the_best_epoch_is_kept_and_training_stops(small):
     assert abs(of_best["test_loss"] - metrics["test_loss"]) > 0.01  # of another epoch's weights
 
     small.set_params(train__patience=1)
-    assert "stopped: no lower val_loss in 1 epochs" in small.dvc("repro", "train").stdout
+    assert "stopped: no lower val_loss in 1 epochs" in small.run("python", "-m", "stages.train").stdout
     first_rise = next(epoch for epoch in range(1, 16) if losses[epoch] >= min(losses[:epoch]))
     assert losses_of(small) == losses[: first_rise + 1]
     assert len(list((small.root / "models/checkpoints").iterdir())) == first_rise + 1

@@ -13,21 +13,10 @@ from tests.end_to_end.cluster_support import (
     EPOCHS,
     TIMEOUT,
     assert_one_line,
-    nobody_is_left,
     start,
     wait_for_epochs,
 )
-from tests.support import Project, free_ports, outputs, tf_config, trained, without_training
-
-
-@pytest.mark.parametrize("workers", [3])
-def test_any_number_of_workers_gives_the_same_bytes(one_process, untrained, workers):
-    """Losses, weights, optimizer, samples at temperature 0 and above; three workers for four microbatches."""
-    untrained.set_params(train__workers=workers)
-    done = untrained.dvc("repro", "sample")
-    assert done.stdout.count("waiting for worker 1") == 1
-    assert outputs(untrained.root) == outputs(one_process.root)
-    assert nobody_is_left(untrained.root)
+from tests.support import Project, free_ports, tf_config, trained, without_training
 
 
 def test_other_models_too(untrained):
@@ -41,7 +30,7 @@ def test_other_models_too(untrained):
         "train__clip_norm": 1.0,
         "train__schedule": "cosine",
         "train__epochs": 2,
-        "train__batch_size": 301,
+        "train__batch_size": 499,  # two steps without a rest, whose size would be compiled too
     }
     untrained.set_params(**settings)
     untrained.run("python", "-m", "stages.train")
@@ -125,7 +114,7 @@ def test_two_hosts_and_a_cable_that_is_cut(one_process, untrained, host):
 def test_another_number_of_workers_computes_nothing_anew(one_process, tmp_path):
     root = tmp_path / "project"
     shutil.copytree(one_process.root, root, symlinks=True)
-    done = Project(root, train__workers=4).run("python", "-m", "stages.train")
+    done = Project(root, train__workers=3).run("python", "-m", "stages.train")
     assert done.stdout.splitlines()[1:] == [
         f"{EPOCHS} of {EPOCHS} epochs were computed before and are taken over"
     ]
@@ -153,8 +142,8 @@ def test_workers_that_wait_are_told_to_end_where_training_has_stopped_early(untr
 
 
 def test_more_workers_than_microbatches(small):
-    small.set_params(train__workers=5)
+    small.set_params(train__workers=3)
     done = small.run("python", "-m", "stages.train", code=1)
-    assert done.stderr.startswith("error: train.workers: got 5 workers; takes at most 4 (train.microbatches")
+    assert done.stderr.startswith("error: train.workers: got 3 workers; takes at most 2 (train.microbatches")
     done = small.run("python", "-m", "stages.worker", code=1)
     assert done.stderr.startswith("error: TF_CONFIG: does not make this process a worker; takes")

@@ -51,7 +51,6 @@ def show(driver, tmp_path):
     """A function that opens a page with a writer, and forgets what the browser noted before."""
 
     def open_writer(writer, **options):
-        driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         (tmp_path / "page.html").write_text(page_of(writer), encoding="utf-8")
         driver.get("about:blank")
         driver.get_log("browser")

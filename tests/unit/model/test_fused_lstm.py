@@ -142,6 +142,7 @@ def test_three_epochs_have_the_losses_of_fit(params, kind):
         vectorize__maxlen=MAXLEN,
         model__units=16,
         train__batch_size=128,
+        train__microbatches=3,
         train__epochs=3,
         train__preview=0,
         train__precision="mixed_bfloat16" if kind == "bfloat16" else "float32",
@@ -169,6 +170,7 @@ def test_validation_and_test_losses_are_those_of_evaluate(params):
         vectorize__test=0.3,
         model__units=16,
         train__batch_size=64,
+        train__microbatches=3,
     )
     windows = make_windows(make_text(2000), settings.vectorize)
     trainer = Trainer(settings, windows, "cpu")

@@ -25,7 +25,7 @@ ARTICLE = {"vectorize__maxlen": 9, "model__units": 12, "train__batch_size": 10, 
 @pytest.fixture
 def trainer_on(params):
     def make(device, text=1500, **changes):
-        settings = params(**ARTICLE | changes, train__microbatches=1)
+        settings = params(**ARTICLE | changes | {"train__microbatches": 1})
         return Trainer(settings, make_windows(make_text(text), settings.vectorize), device)
 
     return make

@@ -20,6 +20,7 @@ from tests.unit.gradient_support import keras_gradients
 from tests.unit.graph_support import run_graph, summands
 
 MAXLEN, SIZE, UNITS = 6, 5, 4
+FEW = {"vectorize__maxlen": 5, "model__units": 4, "train__microbatches": 2, "train__preview": 0}
 KEY = np.array([1, 2], np.int32)
 WAYS: dict[str, Callable[..., Any]] = {"fused": sequence_gradients, "keras": keras_gradients}
 KINDS = {
@@ -201,7 +202,7 @@ def test_updates_clipping_decay_and_average_are_those_of_the_papers(optimizer, c
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 def test_no_sum_depends_on_which_buffer_is_free(params, cell):
     """As the test of that name in test_fused_lstm.py."""
-    settings = params(**EVERYTHING, model__cell=cell, train__microbatches=3)
+    settings = params(**EVERYTHING, model__cell=cell)
     trainer = Trainer(settings, make_windows(make_text(1500), settings.vectorize), "cpu")
     assert isinstance(trainer.loop, HostLoop)
     _, graphs = run_graph(trainer.loop.step, *trainer.loop.batch(np.arange(64)), KEY)
@@ -211,7 +212,7 @@ def test_no_sum_depends_on_which_buffer_is_free(params, cell):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_loss_that_is_not_finite_is_an_error(params, value):
-    settings = params(vectorize__maxlen=5, model__units=4, train__preview=0, train__batch_size=64)
+    settings = params(**FEW, train__batch_size=64)
     trainer = Trainer(settings, make_windows(make_text(1000), settings.vectorize), "cpu")
     trainer.model.set_weights([np.full(w.shape, value) for w in trainer.model.get_weights()])
     with pytest.raises(
@@ -222,7 +223,7 @@ def test_a_loss_that_is_not_finite_is_an_error(params, value):
 
 def test_a_weight_that_the_last_step_makes_infinite_is_an_error(params):
     """The loss of that step is of the weights before it, and there is no validation split to notice it."""
-    settings = params(vectorize__maxlen=5, model__units=4, train__preview=0, train__batch_size=1000)
+    settings = params(**FEW, train__batch_size=1000)
     trainer = Trainer(settings, make_windows(make_text(1000), settings.vectorize), "cpu")
     before = trainer.checkpoint("", {})
     averages = [np.full_like(array, np.nan) if array.ndim else array for array in before.optimizer]
@@ -234,7 +235,7 @@ def test_a_weight_that_the_last_step_makes_infinite_is_an_error(params):
 
 def test_an_epoch_can_be_neither_skipped_nor_repeated(params):
     """So no caller can train a state on an epoch that it does not belong to."""
-    settings = params(vectorize__maxlen=5, model__units=4, train__preview=0, train__batch_size=64)
+    settings = params(**FEW, train__batch_size=64)
     trainer = Trainer(settings, make_windows(make_text(500), settings.vectorize), "cpu")
     trainer.epoch(0)
     checkpoint = trainer.checkpoint("", {})

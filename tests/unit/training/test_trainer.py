@@ -75,7 +75,7 @@ def carried(params):
     """A trainer that carries its state, of 166 windows in 16 lanes."""
 
     def make(**changes):
-        settings = params(**CARRIED | changes)
+        settings = params(**CARRIED | {"train__microbatches": 2} | changes)
         return Trainer(settings, make_windows(make_text(1870), settings.vectorize), "cpu")
 
     return make
