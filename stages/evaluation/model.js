@@ -25,7 +25,7 @@ class Product {
   constructor(matrix, rows, columns) {
     this.rows = rows;
     this.columns = columns;
-    this.pairs = new Float32Array(rows * 2 * Math.ceil(columns / 2));
+    this.pairs = new Float64Array(rows * 2 * Math.ceil(columns / 2));
     for (let row = 0; row < rows; row++)
       for (let column = 0; column < columns; column++)
         this.pairs[(column >> 1) * 2 * rows + 2 * row + (column & 1)] = matrix[row * columns + column];
