@@ -47,7 +47,7 @@ def options_of() -> argparse.Namespace:
         action="store_true",
         help="lowercase the text and turn newlines into spaces; without it both are kept",
     )
-    recipes = [name for name in ("quick", "good", "best") if name in names()]
+    recipes = ["quick", "good", "best"]
     parser.add_argument("--recipes", nargs="*", choices=names(), default=recipes, metavar="NAME")
     parser.add_argument(
         "--precision",
