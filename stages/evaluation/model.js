@@ -3,7 +3,7 @@
 "use strict";
 
 const GATES = { lstm: 4, gru: 3, rnn: 1 };
-const WINDOWS = 4; // that are multiplied together, so that a weight is loaded once for all of them
+const WINDOWS = 5; // that are multiplied together, so that a weight is loaded once for all of them
 const sigmoid = (x) => 1 / (1 + Math.exp(-x));
 const tanh = (x) => 1 - 2 / (Math.exp(2 * x) + 1); // with Math.tanh a character takes a tenth longer
 
@@ -31,23 +31,26 @@ class Product {
         this.pairs[(column >> 1) * 2 * rows + 2 * row + (column & 1)] = matrix[row * columns + column];
   }
 
-  // vectors: groups × rows × WINDOWS; adds to sums: groups × columns × WINDOWS
-  add(vectors, sums, groups) {
+  // vectors: groups × rows × WINDOWS; the products are added to sums, groups × columns × WINDOWS, or to `start`, a
+  // number for each column, and written there
+  add(vectors, sums, groups, start = null) {
     const { rows, columns, pairs } = this;
     for (let column = 0; column < columns; column += 2) {
       for (let group = 0; group < groups; group++) {
-        let a0 = 0, a1 = 0, a2 = 0, a3 = 0, b0 = 0, b1 = 0, b2 = 0, b3 = 0;
+        let a0 = 0, a1 = 0, a2 = 0, a3 = 0, a4 = 0, b0 = 0, b1 = 0, b2 = 0, b3 = 0, b4 = 0;
         let w = column * rows, v = group * rows * WINDOWS;
         for (let row = 0; row < rows; row++, w += 2, v += WINDOWS) {
           const a = pairs[w], b = pairs[w + 1];
-          const v0 = vectors[v], v1 = vectors[v + 1], v2 = vectors[v + 2], v3 = vectors[v + 3];
-          a0 += a * v0; a1 += a * v1; a2 += a * v2; a3 += a * v3;
-          b0 += b * v0; b1 += b * v1; b2 += b * v2; b3 += b * v3;
+          const v0 = vectors[v], v1 = vectors[v + 1], v2 = vectors[v + 2], v3 = vectors[v + 3], v4 = vectors[v + 4];
+          a0 += a * v0; a1 += a * v1; a2 += a * v2; a3 += a * v3; a4 += a * v4;
+          b0 += b * v0; b1 += b * v1; b2 += b * v2; b3 += b * v3; b4 += b * v4;
         }
         let at = (group * columns + column) * WINDOWS;
-        sums[at++] += a0; sums[at++] += a1; sums[at++] += a2; sums[at++] += a3;
+        if (start !== null) for (let to = 0; to < WINDOWS; to++) sums[at + to] = start[column];
+        sums[at++] += a0; sums[at++] += a1; sums[at++] += a2; sums[at++] += a3; sums[at++] += a4;
         if (column + 1 === columns) continue;
-        sums[at++] += b0; sums[at++] += b1; sums[at++] += b2; sums[at] += b3;
+        if (start !== null) for (let to = 0; to < WINDOWS; to++) sums[at + to] = start[column + 1];
+        sums[at++] += b0; sums[at++] += b1; sums[at++] += b2; sums[at++] += b3; sums[at] += b4;
       }
     }
   }
@@ -115,18 +118,14 @@ class Reader {
     const slot = this.carried ? 0 : this.read % this.windows;
     const open = Math.min(++this.read, this.windows), groups = Math.ceil(open / WINDOWS);
     if (!this.carried) this.forget(slot);
-    model.layers.forEach((layer, number) => {
-      const width = layer.bias.length, state = states[number];
-      for (let column = 0; column < width; column++) {
-        const sum = layer.bias[column] + (layer.rows ? layer.rows[character * width + column] : 0);
-        for (let group = 0; group < groups; group++) {
-          const at = (group * width + column) * WINDOWS;
-          this.inputs.fill(sum, at, at + WINDOWS);
-          if (layer.inner) this.inner.fill(layer.inner[column], at, at + WINDOWS);
-        }
-      }
-      if (layer.input) layer.input.add(states[number - 1].h, this.inputs, groups);
-      layer.recurrent.add(state.h, this.inner, groups);
+    model.layers.forEach(({ rows, input, recurrent, bias, inner }, number) => {
+      const width = bias.length, state = states[number];
+      const start = Float64Array.from(bias);
+      if (input) input.add(states[number - 1].h, this.inputs, groups, start);
+      else for (let column = 0; column < width; column++) start[column] += rows[character * width + column];
+      if (inner && !input)
+        for (let at = 0; at < groups * width * WINDOWS; at++) this.inputs[at] = start[Math.floor(at / WINDOWS) % width];
+      recurrent.add(state.h, this.inner, groups, inner ?? (input ? null : start));
       this[model.cell](state, groups);
     });
     return this.predict(this.carried || this.read < this.windows ? 0 : this.read % this.windows);
