@@ -4,7 +4,8 @@
 
 It presses Write, and while the text comes moves the slider of the epoch. The output is a line for each turn:
 characters a second, and the longest task of the page's own thread (the browser reports those above 50 ms).
-Then the largest differences from Keras, on windows of the text that the model wrote.
+Then the largest differences from Keras in float64, on windows of the text that the model wrote: Keras's own
+in float32, and the page's.
 """
 
 import argparse
@@ -39,7 +40,7 @@ return document.getElementById("write-status").textContent;
 
 LOGITS = """
 const [settings, weights, dtype, windows] = arguments;
-const model = new Model(settings, decodeNumbers(weights, dtype));
+const model = new Model(settings, new WeightReader(weights, dtype));
 return windows.map((window) => {
   const reader = new Reader(model, window.length);
   window.forEach((character) => reader.feed(character));
@@ -72,7 +73,7 @@ def main() -> None:
 
 
 def differences() -> None:
-    """Print how far logits and probabilities are from Keras's."""
+    """Print how far logits and probabilities are from those of Keras in float64 with the same weights."""
     import keras
 
     from stages.model.architecture import build_model
@@ -82,21 +83,29 @@ def differences() -> None:
     written = [[text.vocabulary.index(c) for c in sample["text"]] for sample in read_samples()[-10:]]
     windows = [each[at : at + text.maxlen] for each in written for at in range(0, len(each), text.maxlen)]
     windows = [window for window in windows if len(window) == text.maxlen]
-    model = build_model(**checkpoint.model)
-    model.set_weights(checkpoint.weights)
-    below = keras.Model(model.inputs, model.layers[-2].output)
-    x = np.eye(len(text.vocabulary), dtype=np.float32)[windows]
-    kernel, bias = checkpoint.weights[-2:]
-    expected = below.predict_on_batch(x) @ kernel + bias
+    logits = {}
+    for floatx in ("float64", "float32"):
+        keras.config.set_dtype_policy(floatx)
+        model = build_model(**checkpoint.model)
+        model.set_weights(checkpoint.weights)
+        below = keras.Model(model.inputs, model.layers[-2].output)
+        x = np.eye(len(text.vocabulary), dtype=floatx)[windows]
+        kernel, bias = (weights.astype(floatx) for weights in checkpoint.weights[-2:])
+        logits[floatx] = below.predict_on_batch(x) @ kernel + bias
+    print_differences("Keras, float32", logits["float32"], logits["float64"])
     code = (FOLDER / "model.js").read_text(encoding="utf-8") + LOGITS
     settings = checkpoint.model | {"vocabulary": text.vocabulary}
     with browser() as driver:
-        for dtype in ("float32", "float16"):
+        for dtype in ("float32", "int16"):
             weights = encode_weights(checkpoint.weights, dtype)
             found = np.array(driver.execute_script(code, settings, weights, dtype, windows))
-            logits = np.abs(found - expected).max()
-            shares = np.abs(softmax(found) - softmax(expected)).max()
-            print(f"{dtype}: logits differ by {logits:.2g}, probabilities by {shares:.2g}")
+            print_differences(f"the page, {dtype}", found, logits["float64"])
+
+
+def print_differences(name: str, found: np.ndarray, expected: np.ndarray) -> None:
+    """Print the largest differences of logits and of probabilities."""
+    shares = np.abs(softmax(found) - softmax(expected)).max()
+    print(f"{name}: logits differ by {np.abs(found - expected).max():.2g}, probabilities by {shares:.2g}")
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -1,14 +1,17 @@
 """What tests and benchmarks share: a made-up text, parameters, and clones of the project to run in."""
 
+import atexit
 import contextlib
 import copy
 import fcntl
+import functools
 import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -40,6 +43,27 @@ def changed_params(**changes: Any) -> dict[str, Any]:
     return copy.deepcopy(tree)
 
 
+@functools.cache
+def fork_server() -> Path | None:
+    """The folder of a `python` that starts modules as forks, see tests/fork_server.py; on Linux alone."""
+    if sys.platform != "linux":
+        return None
+    folder = Path(tempfile.mkdtemp(prefix="forks-"))
+    with open(folder / "errors", "wb") as errors:
+        server = subprocess.Popen(
+            [sys.executable, ROOT / "tests/fork_server.py", folder],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            start_new_session=True,  # Ctrl-C is for the tests, whose end is the server's
+        )
+    assert server.stdout is not None
+    assert server.stdin is not None
+    assert server.stdout.readline(), (folder / "errors").read_text(encoding="utf-8")
+    atexit.register(server.stdin.close)
+    return folder
+
+
 class Project:
     """A working copy of the project that is run as a user runs it, with a small corpus."""
 
@@ -67,13 +91,23 @@ class Project:
             tree[section][key] = value
         path.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
 
-    def run(self, *command: str, code: int | None = 0, **environment: str) -> subprocess.CompletedProcess:
-        """Run a command in the copy; `code` is the exit code it must have (None: any)."""
+    def run(
+        self, *command: str, code: int | None = 0, stdin: str = "", **environment: str
+    ) -> subprocess.CompletedProcess:
+        """Run a command in the copy; `code` is the exit code it must have (None: any).
+
+        Modules of Python start as forks, also those that DVC starts, unless `environment` is given.
+        """
+        path = self.environment["PATH"]
+        if not environment and (forks := fork_server()):
+            path = f"{forks}{os.pathsep}{path}"
+        python = shutil.which("python", path=path)
+        assert python is not None
         done = subprocess.run(
-            [sys.executable if command[0] == "python" else command[0], *command[1:]],
+            [python if command[0] == "python" else command[0], *command[1:]],
             cwd=self.root,
-            env={**self.environment, **environment},
-            stdin=subprocess.DEVNULL,
+            env={**self.environment, "PATH": path, **environment},
+            input=stdin,
             capture_output=True,
             text=True,
             timeout=300,

@@ -131,7 +131,7 @@ class Report(Section):
     """Parameters of the report stage."""
 
     weights: Literal["final", "all", "none"] = parameter("final, all or none")
-    weights_dtype: Literal["float16", "float32"] = parameter("float16 or float32")
+    weights_dtype: Literal["float32", "int16"] = parameter("float32 or int16")
     weights_limit: Number = parameter("megabytes from 0.001 to 1,000", ge=0.001, le=1000)
 
 

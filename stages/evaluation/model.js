@@ -7,16 +7,29 @@ const WINDOWS = 5; // that are multiplied together, so that a weight is loaded o
 const sigmoid = (x) => 1 / (1 + Math.exp(-x));
 const tanh = (x) => 1 - 2 / (Math.exp(2 * x) + 1); // with Math.tanh a character takes a tenth longer
 
-// The numbers of a base64 text: little-endian float16 or float32.
-function decodeNumbers(base64, dtype) {
-  const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
-  const view = new DataView(bytes.buffer);
-  if (dtype === "float32") return Float32Array.from({ length: bytes.length / 4 }, (_, at) => view.getFloat32(4 * at, true));
-  return Float32Array.from({ length: bytes.length / 2 }, (_, at) => {
-    const half = view.getUint16(2 * at, true), exponent = (half >> 10) & 31, fraction = half & 1023;
-    const size = exponent ? (1 + fraction / 1024) * 2 ** (exponent - 15) : fraction * 2 ** -24;
-    return half & 0x8000 ? -size : size;
-  });
+// The weights of a base64 text, matrix by matrix: little-endian float32; or for int16 a float32 factor for each
+// column, then whole numbers.
+class WeightReader {
+  constructor(base64, dtype) {
+    this.view = new DataView(Uint8Array.from(atob(base64), (character) => character.charCodeAt(0)).buffer);
+    this.dtype = dtype;
+    this.at = 0;
+  }
+
+  next(dtype) {
+    const value = dtype === "int16" ? this.view.getInt16(this.at, true) : this.view.getFloat32(this.at, true);
+    this.at += dtype === "int16" ? 2 : 4;
+    return value;
+  }
+
+  take(rows, columns) {
+    const factors = this.dtype === "int16" ? Float32Array.from({ length: columns }, () => this.next("float32")) : null;
+    return Float32Array.from({ length: rows * columns }, (_, index) => this.next(this.dtype) * (factors?.[index % columns] ?? 1));
+  }
+
+  get left() {
+    return this.view.byteLength - this.at;
+  }
 }
 
 // A matrix (rows, columns) times many vectors at once. It is kept in pairs of columns and the vectors in
@@ -58,25 +71,24 @@ class Product {
 
 // The model's weights, from Keras's order.
 class Model {
-  constructor({ cell, layers, units, embedding, vocabulary }, numbers) {
+  constructor({ cell, layers, units, embedding, vocabulary }, weights) {
     this.cell = cell;
     this.units = units;
     this.size = Array.from(vocabulary).length;
-    let at = 0;
-    const take = (count) => numbers.subarray(at, (at += count));
     const width = GATES[cell] * units;
-    const table = embedding === null ? null : take(this.size * embedding);
+    const table = embedding === null ? null : weights.take(this.size, embedding);
     this.layers = Array.from({ length: layers }, (_, number) => {
       const inputs = number ? units : embedding ?? this.size;
-      const kernel = take(inputs * width), recurrent = new Product(take(units * width), units, width);
+      const kernel = weights.take(inputs, width), recurrent = new Product(weights.take(units, width), units, width);
       // GRU has a second bias, added to the recurrent product (Keras's reset_after)
-      const bias = take(width), inner = cell === "gru" ? take(width) : null;
+      const biases = weights.take(cell === "gru" ? 2 : 1, width), bias = biases.subarray(0, width);
+      const inner = cell === "gru" ? biases.subarray(width) : null;
       if (number) return { input: new Product(kernel, units, width), recurrent, bias, inner };
       return { rows: this.inputRows(table, kernel, embedding, width), recurrent, bias, inner };
     });
-    this.kernel = take(units * this.size);
-    this.bias = take(this.size);
-    if (at !== numbers.length) throw new Error(`the model has ${at} weights, the page ${numbers.length}`);
+    this.kernel = weights.take(units, this.size);
+    this.bias = weights.take(1, this.size);
+    if (weights.left) throw new Error(`the page has ${weights.left} bytes more than the model`);
   }
 
   // Each character's product with the first layer's kernel: a row of it, or of embedding times kernel.

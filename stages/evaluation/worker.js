@@ -10,7 +10,7 @@ self.onmessage = ({ data }) => {
   if (data.stop) return;
   const { settings, prompt } = data;
   if (data.weights !== undefined && data.epoch !== epoch) {
-    model = new Model(settings, decodeNumbers(data.weights, settings.dtype));
+    model = new Model(settings, new WeightReader(data.weights, settings.dtype));
     epoch = data.epoch;
   }
   reader = new Reader(model, settings.carried ? null : settings.maxlen);

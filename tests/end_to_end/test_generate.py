@@ -19,16 +19,7 @@ def generate(project, *arguments, **options):
 
 def run_module(name, project, *arguments, code=0, stdin=""):
     """Run `python -m stages.NAME` in a project; returns standard output and standard error."""
-    done = subprocess.run(
-        [sys.executable, "-m", f"stages.{name}", *arguments],
-        cwd=project.root,
-        env=project.environment,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == code, done.stderr
+    done = project.run("python", "-m", f"stages.{name}", *arguments, code=code, stdin=stdin)
     return done.stdout, done.stderr
 
 

@@ -353,7 +353,7 @@ def test_every_stage_answers_in_one_line(tmp_path, stage):
     project.root = tmp_path
     (tmp_path / "stages").symlink_to(ROOT / "stages")
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(changed_params(train__epochs=0)))
-    project.environment = {}
+    project.environment = {"PATH": os.environ["PATH"]}
     done = project.run("python", "-m", f"stages.{stage}", code=1)
     assert done.stderr == (
         "error: params.yaml: train.epochs: got 0; takes a whole number from 1 to 100,000\n"

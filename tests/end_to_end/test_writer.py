@@ -101,16 +101,16 @@ def test_its_text_is_that_of_generate(show, models, kind):
     assert page.get_log("browser") == []
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float16", 2e-3)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("int16", 2e-3)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_its_logits_are_those_of_keras(driver, models, kind, dtype, tolerance):
-    writer = writer_of(models, kind, dtype, scale=SMALL if dtype == "float16" else 1)
+    writer = writer_of(models, kind, dtype, scale=SMALL if dtype == "int16" else 1)
     expected = about(models, kind)[dtype]
     found = driver.execute_script(
         MODEL
         + """
         const [settings, weights, windows] = arguments, { maxlen, carried, dtype } = settings;
-        const model = new Model(settings, decodeNumbers(weights, dtype));
+        const model = new Model(settings, new WeightReader(weights, dtype));
         return windows.map((window) => {
           const reader = new Reader(model, carried ? null : maxlen);
           window.forEach((character) => reader.feed(character));

@@ -21,7 +21,7 @@ from stages.text.vocabulary import decode, vocabulary_sha256
 from stages.text.vocabulary_file import ModelText, read_model_text, write_model_text
 from tests.support import ROOT
 
-Dtype = Literal["float16", "float32"]
+Dtype = Literal["float32", "int16"]
 VOCABULARY = "".join(sorted("\n abcdefghij,.äאבג€😀"))
 MAXLEN = 12
 PROMPT = "bad cab 😀, אב\nfed, each hid a face."  # longer than a window
@@ -103,7 +103,7 @@ def make(folder: Path) -> None:
             output = keras.Model(any_length.inputs, below.output)([x]).numpy()[0]
             logits[scale].append((output @ kernel + bias).tolist())
         about = {"options": options, "likeliest": texts[0], "drawn": texts[1]}
-        about |= {"float32": logits[1], "float16": logits[SMALL]}
+        about |= {"float32": logits[1], "int16": logits[SMALL]}
         (place / "about.json").write_text(json.dumps(about), encoding="utf-8")
 
 

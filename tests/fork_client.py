@@ -1,0 +1,34 @@
+"""The command that tests/fork_server.py writes: it has the server start a process and ends as that ends."""
+
+import json
+import os
+import signal
+import socket
+import sys
+
+
+def main() -> None:
+    """Start the module that the command line names."""
+    address, *arguments = sys.argv[1:]
+    if arguments[0] != "-m":
+        os.execv(sys.executable, [sys.executable, *arguments])
+    request = {
+        "module": arguments[1],
+        "arguments": arguments[2:],
+        "directory": os.getcwd(),
+        "environment": dict(os.environ),
+        "cores": sorted(os.sched_getaffinity(0)),
+        "umask": os.umask(0),
+    }
+    server = socket.socket(socket.AF_UNIX)
+    server.connect(address)
+    socket.send_fds(server, [json.dumps(request).encode()], [0, 1, 2])
+    status = int(server.recv(32) or signal.SIGKILL)
+    if os.WIFSIGNALED(status):
+        signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
+        os.kill(os.getpid(), os.WTERMSIG(status))
+    sys.exit(os.WEXITSTATUS(status))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Starts `python -m MODULE` as a fork of a process that has imported the large packages already.
+
+    python tests/fork_server.py FOLDER
+
+An import of TensorFlow takes seconds, most of the time of a stage of a small project. The server writes
+FOLDER/python, a command that takes `-m MODULE` and its arguments, and prints a line when it is ready. When
+its standard input ends it kills what still runs, deletes FOLDER and ends.
+
+The started process is one like any other, with its own directory, environment, standard descriptors and exit
+status. Three things differ: its parent is the server, all of them have the same seed of `hash`, and of the
+signals to the command none reaches it, except that it is killed when the command ends. So tests that kill,
+limit or trace a process start Python itself. Nothing of the project is imported here: tests change its files.
+"""
+
+import gc
+import importlib
+import json
+import os
+import runpy
+import selectors
+import shutil
+import signal
+import socket
+import sys
+from pathlib import Path
+
+PACKAGES = [
+    *("keras", "tensorflow", "h5py", "altair", "jinja2"),
+    *("dvc.cli", "dvc.repo", "dvc.repo.reproduce", "dvc.repo.experiments", "dvc.commands.repro"),
+]
+# as stages/training/device.py sets them before its import
+LOADED_WITH = {"KERAS_BACKEND": "tensorflow", "TF_ENABLE_ONEDNN_OPTS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+STANDARD = [0, 1, 2]
+
+
+def main() -> None:
+    """Serve until standard input ends; in a started process, run its module."""
+    folder = Path(sys.argv[1])
+    del sys.path[0]  # the folder of the tests
+    os.environ.update(LOADED_WITH)
+    for name in PACKAGES:
+        importlib.import_module(name)
+    gc.freeze()  # a collection would copy the pages that the processes share
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(folder / "socket"))
+    listener.listen(64)
+    client = Path(__file__).with_name("fork_client.py")
+    # the client needs nothing but the standard library
+    start = f'exec "{sys.executable}" -I -S "{client}" "{folder}/socket" "$@"'
+    (folder / "python").write_text(f"#!/bin/sh\n{start}\n", encoding="utf-8")
+    (folder / "python").chmod(0o755)
+    print("ready", flush=True)
+    request = serve(listener)
+    if request is None:
+        shutil.rmtree(folder)
+    else:
+        run(request)
+
+
+def serve(listener: socket.socket) -> dict | None:
+    """Fork for each connection and send it the exit status.
+
+    Returns:
+        In a fork, the request that it is for; None when standard input has ended.
+    """
+    running: dict[int, tuple[int, socket.socket]] = {}  # process, connection, by what tells of the end
+    with selectors.DefaultSelector() as selector:
+        selector.register(0, selectors.EVENT_READ)
+        selector.register(listener, selectors.EVENT_READ)
+        while True:
+            ready = {key.fd for key, _ in selector.select()}
+            if 0 in ready:
+                for process, _ in running.values():
+                    os.kill(process, signal.SIGKILL)
+                return None
+            for ended in ready & running.keys():
+                process, connection = running.pop(ended)
+                selector.unregister(ended)
+                selector.unregister(connection)
+                os.close(ended)
+                _, status = os.waitpid(process, 0)
+                with connection:
+                    connection.sendall(str(status).encode())
+            for process, connection in running.values():
+                if connection.fileno() in ready:  # the client sends nothing more, so it has ended
+                    os.kill(process, signal.SIGKILL)
+            if listener.fileno() in ready:
+                connection, _ = listener.accept()
+                request, descriptors, _, _ = socket.recv_fds(connection, 2**20, len(STANDARD))
+                process = os.fork()
+                if not process:
+                    for standard, descriptor in zip(STANDARD, descriptors, strict=True):
+                        os.dup2(descriptor, standard)
+                        os.close(descriptor)
+                    for each, (_, other) in running.items():
+                        os.close(each)
+                        other.close()
+                    connection.close()
+                    listener.close()
+                    return json.loads(request)
+                for descriptor in descriptors:
+                    os.close(descriptor)
+                ended = os.pidfd_open(process)
+                running[ended] = (process, connection)
+                selector.register(ended, selectors.EVENT_READ)
+                selector.register(connection, selectors.EVENT_READ)
+
+
+def run(request: dict) -> None:
+    """Run the module as the request says."""
+    os.chdir(request["directory"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    os.umask(request["umask"])
+    os.sched_setaffinity(0, request["cores"])
+    sys.path.insert(0, request["directory"])
+    sys.argv = ["-m", *request["arguments"]]
+    runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
