@@ -8,13 +8,13 @@ import sys
 
 
 def main() -> None:
-    """Start the module that the command line names."""
+    """Start what the command line names."""
     address, *arguments = sys.argv[1:]
-    if arguments[0] != "-m":
+    if arguments[0] not in ("-m", "-c"):
         os.execv(sys.executable, [sys.executable, *arguments])
     request = {
-        "module": arguments[1],
-        "arguments": arguments[2:],
+        "arguments": arguments,
+        "executable": f"{os.path.dirname(address)}/python",
         "directory": os.getcwd(),
         "environment": dict(os.environ),
         "cores": sorted(os.sched_getaffinity(0)),

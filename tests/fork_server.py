@@ -1,10 +1,10 @@
-"""Starts `python -m MODULE` as a fork of a process that has imported the large packages already.
+"""Starts Python as a fork of a process that has imported the large packages already.
 
     python tests/fork_server.py FOLDER
 
 An import of TensorFlow takes seconds, most of the time of a stage of a small project. The server writes
-FOLDER/python, a command that takes `-m MODULE` and its arguments, and prints a line when it is ready. When
-its standard input ends it kills what still runs, deletes FOLDER and ends.
+FOLDER/python, a command that takes `-m MODULE` or `-c CODE`, and prints a line when it is ready. When its
+standard input ends it kills what still runs, deletes FOLDER and ends.
 
 The started process is one like any other, with its own directory, environment, standard descriptors and exit
 status. Three things differ: its parent is the server, all of them have the same seed of `hash`, and of the
@@ -22,6 +22,7 @@ import shutil
 import signal
 import socket
 import sys
+import types
 from pathlib import Path
 
 PACKAGES = [
@@ -113,9 +114,16 @@ def run(request: dict) -> None:
     os.environ.update(request["environment"])
     os.umask(request["umask"])
     os.sched_setaffinity(0, request["cores"])
-    sys.path.insert(0, request["directory"])
-    sys.argv = ["-m", *request["arguments"]]
-    runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
+    sys.executable = request["executable"]  # so that what it starts is a fork, too
+    option, what, *arguments = request["arguments"]
+    sys.argv = [option, *arguments]
+    if option == "-m":
+        sys.path.insert(0, request["directory"])
+        runpy.run_module(what, run_name="__main__", alter_sys=True)
+    else:
+        sys.path.insert(0, "")
+        module = sys.modules["__main__"] = types.ModuleType("__main__")
+        exec(compile(what, "<string>", "exec"), vars(module))
 
 
 if __name__ == "__main__":

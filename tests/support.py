@@ -44,10 +44,10 @@ def changed_params(**changes: Any) -> dict[str, Any]:
 
 
 @functools.cache
-def fork_server() -> Path | None:
-    """The folder of a `python` that starts modules as forks, see tests/fork_server.py; on Linux alone."""
+def forking_python() -> str:
+    """A Python whose processes are forks of one that has imported TensorFlow, see tests/fork_server.py."""
     if sys.platform != "linux":
-        return None
+        return sys.executable
     folder = Path(tempfile.mkdtemp(prefix="forks-"))
     with open(folder / "errors", "wb") as errors:
         server = subprocess.Popen(
@@ -61,7 +61,7 @@ def fork_server() -> Path | None:
     assert server.stdin is not None
     assert server.stdout.readline(), (folder / "errors").read_text(encoding="utf-8")
     atexit.register(server.stdin.close)
-    return folder
+    return str(folder / "python")
 
 
 class Project:
@@ -91,27 +91,37 @@ class Project:
             tree[section][key] = value
         path.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
 
-    def run(
-        self, *command: str, code: int | None = 0, stdin: str = "", **environment: str
-    ) -> subprocess.CompletedProcess:
-        """Run a command in the copy; `code` is the exit code it must have (None: any).
+    def start(
+        self, *command: str, fork: bool = True, stdin: int = subprocess.DEVNULL, **environment: str
+    ) -> subprocess.Popen:
+        """Start a command in the copy.
 
-        Modules of Python start as forks, also those that DVC starts, unless `environment` is given.
+        `python` and what DVC starts are forks. That is for processes that only run or are killed by SIGKILL;
+        where another signal, a namespace or a library's start matters, `fork` is False.
         """
-        path = self.environment["PATH"]
-        if not environment and (forks := fork_server()):
-            path = f"{forks}{os.pathsep}{path}"
-        python = shutil.which("python", path=path)
-        assert python is not None
-        done = subprocess.run(
-            [python if command[0] == "python" else command[0], *command[1:]],
+        python = forking_python() if fork else sys.executable
+        path = f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}"
+        return subprocess.Popen(
+            [python if each == "python" else each for each in command],
             cwd=self.root,
             env={**self.environment, "PATH": path, **environment},
-            input=stdin,
-            capture_output=True,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=300,
         )
+
+    def run(
+        self, *command: str, code: int | None = 0, stdin: str = "", **options: Any
+    ) -> subprocess.CompletedProcess:
+        """Run a command like `start`; `code` is the exit code that it must have (None: any)."""
+        with self.start(*command, stdin=subprocess.PIPE, **options) as process:
+            try:
+                done = subprocess.CompletedProcess(command, 0, *process.communicate(stdin, timeout=300))
+            except BaseException:
+                process.kill()
+                raise
+        done.returncode = process.returncode
         output = f"{command} exited with {done.returncode}\n{done.stdout}\n{done.stderr}"
         assert code is None or done.returncode == code, output
         return done

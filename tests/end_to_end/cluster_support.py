@@ -2,8 +2,6 @@
 
 import contextlib
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,19 +14,6 @@ EPOCHS = 40
 
 
 TIMEOUT = 8  # seconds, train.worker_timeout where a test waits for it
-
-
-def start(project: Project, *command: str, prefix: tuple[str, ...] = (), **environment: str):
-    """Start `python -m COMMAND` in a project."""
-    return subprocess.Popen(
-        [*prefix, sys.executable, "-m", *command],
-        cwd=project.root,
-        env={**project.environment, **environment},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def nobody_is_left(*roots: Path) -> bool:

@@ -3,11 +3,10 @@
 import json
 import os
 import subprocess
-import sys
 
 import pytest
 
-from tests.support import ROOT
+from tests.support import ROOT, forking_python
 
 PINNED = """
 import hashlib, json, os, sys
@@ -52,7 +51,7 @@ print(json.dumps(results))
 def test_the_number_of_cores_does_not_change_a_byte():
     def run(cores):
         done = subprocess.run(
-            [sys.executable, "-c", PINNED, str(cores)],
+            [forking_python(), "-c", PINNED, str(cores)],
             cwd=ROOT,
             capture_output=True,
             text=True,

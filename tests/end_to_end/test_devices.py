@@ -4,7 +4,6 @@ import itertools
 import json
 import os
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from tests.support import (
     EVERYTHING,
     ROOT,
     changed_params,
+    forking_python,
     free_ports,
     tf_config,
     trained,
@@ -65,7 +65,13 @@ def trained_on(settings: dict, devices: int = 1, workers: int = 1, microbatches:
         addresses = [f"127.0.0.1:{port}" for port in ports]
         processes = [
             subprocess.Popen(
-                [sys.executable, "-c", TRAINING, *map(str, (devices, workers, index, microbatches)), params],
+                [
+                    forking_python(),
+                    "-c",
+                    TRAINING,
+                    *map(str, (devices, workers, index, microbatches)),
+                    params,
+                ],
                 cwd=ROOT,
                 env={**os.environ, "TF_CONFIG": tf_config(addresses, index)},
                 stdout=subprocess.PIPE,

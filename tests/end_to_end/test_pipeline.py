@@ -19,7 +19,7 @@ from tests.support import ROOT, SMALL, Project, changed_params, outputs, without
 @pytest.mark.parametrize("stage", ["check", "download", "vectorize", "quality", "baseline", "report"])
 def test_light_stages_do_not_import_tensorflow(finished, stage):
     code = f"import sys, stages.{stage} as s; s.main(); sys.exit('tensorflow' in sys.modules)"
-    finished.run("python", "-c", code)
+    finished.run("python", "-c", code, fork=False)
 
 
 def ran(done: subprocess.CompletedProcess) -> list[str]:
@@ -277,7 +277,7 @@ def test_a_gpu_that_is_not_there_is_named(small):
     small.dvc("repro", "vectorize")  # another vocabulary
     small.set_params(train__device="gpu")
     before = outputs(small.root)
-    done = small.run("python", "-m", "stages.train", code=1, CUDA_VISIBLE_DEVICES="-1")
+    done = small.run("python", "-m", "stages.train", code=1, fork=False, CUDA_VISIBLE_DEVICES="-1")
     assert done.stderr.startswith("error: train.device: got 'gpu', but TensorFlow sees no GPU here: ")
     assert "TensorFlow does not say why" not in done.stderr
     assert done.stderr.count("\n") == 1
@@ -353,7 +353,7 @@ def test_every_stage_answers_in_one_line(tmp_path, stage):
     project.root = tmp_path
     (tmp_path / "stages").symlink_to(ROOT / "stages")
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(changed_params(train__epochs=0)))
-    project.environment = {"PATH": os.environ["PATH"]}
+    project.environment = {}
     done = project.run("python", "-m", f"stages.{stage}", code=1)
     assert done.stderr == (
         "error: params.yaml: train.epochs: got 0; takes a whole number from 1 to 100,000\n"

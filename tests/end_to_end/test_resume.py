@@ -72,7 +72,7 @@ def kills(one_process, tmp_path, count: int, signals: list[signal.Signals]) -> N
     time later, so that many fall into the writing of a checkpoint, however busy the machine is.
     """
     began = time.monotonic()
-    untrained_copy(one_process, tmp_path / "timed").run("python", "-m", "stages.train")
+    untrained_copy(one_process, tmp_path / "timed").run("python", "-m", "stages.train", fork=False)
     seconds = time.monotonic() - began
     rng = random.Random(0)
     moments = [
@@ -252,7 +252,7 @@ def test_one_core_and_all_give_the_same_lock(small, tmp_path):
     shutil.copytree(small.root, pinned, symlinks=True)
     shutil.rmtree(pinned / ".dvc/cache")
     core = str(min(os.sched_getaffinity(0)))
-    command = ["taskset", "-c", core, sys.executable, "-m", "dvc", "repro", "--force", "sample"]
+    command = ["taskset", "-c", core, "python", "-m", "dvc", "repro", "--force", "sample"]
     done = Project(pinned).run(*command)
     assert "were computed before" not in done.stdout
     assert outputs(pinned) == outputs(small.root)

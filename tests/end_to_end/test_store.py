@@ -20,7 +20,6 @@ from stages.common.params import Download
 from stages.text.sources import get_corpus
 from stages.training.checkpoints import Checkpoint
 from stages.training.store import open_store
-from tests.end_to_end.cluster_support import start
 from tests.support import Project, changed_params, make_text, outputs
 
 STORE = ".dvc/cache/checkpoints"
@@ -171,7 +170,7 @@ def test_a_run_in_progress_is_locked(small):
     """The process is training when its store is looked at."""
     small.set_params(train__epochs=400, train__seed=5)
     (before,) = stored(small)
-    process = start(small, "stages.train")
+    process = small.start("python", "-m", "stages.train", fork=False)
     run = first_epoch_of_a_new_run(small, before)
     lock = os.open(run, os.O_RDONLY)
     with pytest.raises(BlockingIOError):
@@ -189,7 +188,7 @@ def test_the_store_may_be_deleted_while_a_run_trains(small):
     small.set_params(vectorize__validation=0.5)
     small.dvc("repro", "vectorize")
     (before,) = stored(small)
-    process = start(small, "stages.train")
+    process = small.start("python", "-m", "stages.train")
     run = first_epoch_of_a_new_run(small, before)
     while not (run / "epoch-029.npz").exists():
         assert process.poll() is None
@@ -220,7 +219,7 @@ def test_parameters_that_change_during_training_are_not_recorded(small):
     """DVC reads params.yaml when a stage ends; the file is changed while the process is training."""
     small.set_params(train__epochs=100, train__seed=6)
     (before,) = stored(small)
-    process = start(small, "dvc", "repro", "train")
+    process = small.start("python", "-m", "dvc", "repro", "train")
     first_epoch_of_a_new_run(small, before)
     small.set_params(train__seed=7)
     assert process.poll() is None

@@ -15,10 +15,11 @@ from tests.end_to_end.cluster_support import (
     TIMEOUT,
     assert_one_line,
     nobody_is_left,
-    start,
     wait_for_epochs,
 )
 from tests.support import free_ports, tf_config, trained, without_training
+
+TRAIN, WORKER = (("python", "-m", f"stages.{name}") for name in ("train", "worker"))
 
 
 def test_kills(one_process, untrained, host):
@@ -26,10 +27,10 @@ def test_kills(one_process, untrained, host):
     with free_ports(2) as ports:
         addresses = [f"127.0.0.1:{port}" for port in ports]
 
-        def both():
+        def both(fork=True):
             kept = len(list((untrained.root / ".dvc/cache/checkpoints").glob("*/epoch-*.npz")))
-            there = start(host, "stages.worker", TF_CONFIG=tf_config(addresses, 1))
-            here = start(untrained, "stages.train", TF_CONFIG=tf_config(addresses, 0))
+            there = host.start(*WORKER, fork=fork, TF_CONFIG=tf_config(addresses, 1))
+            here = untrained.start(*TRAIN, fork=fork, TF_CONFIG=tf_config(addresses, 0))
             wait_for_epochs(untrained, kept + 3)
             return here, there
 
@@ -46,13 +47,13 @@ def test_kills(one_process, untrained, host):
         assert_one_line(worker, f"error: the coordinator ({addresses[0]}) {gone}", 1)
         coordinator.communicate()
 
-        coordinator, worker = both()
+        coordinator, worker = both(fork=False)
         worker.send_signal(signal.SIGSTOP)
         assert_one_line(coordinator, f"error: worker 1 ({addresses[1]}) sent no heartbeat for {TIMEOUT} s", 1)
         worker.send_signal(signal.SIGCONT)
         assert_one_line(worker, f"error: the coordinator ({addresses[0]})", 1)
     assert nobody_is_left(untrained.root, host.root)
-    done = untrained.run("python", "-m", "stages.train")
+    done = untrained.run(*TRAIN)
     assert "epochs were computed before" in done.stdout
     assert trained(untrained.root) == trained(one_process.root)
 
@@ -65,8 +66,8 @@ def test_kills_at_any_moment(one_process, untrained, host):
     with free_ports(2) as ports:
         addresses = [f"127.0.0.1:{port}" for port in ports]
         for _ in range(20):
-            worker = start(host, "stages.worker", TF_CONFIG=tf_config(addresses, 1))
-            coordinator = start(untrained, "stages.train", TF_CONFIG=tf_config(addresses, 0))
+            worker = host.start(*WORKER, fork=False, TF_CONFIG=tf_config(addresses, 1))
+            coordinator = untrained.start(*TRAIN, fork=False, TF_CONFIG=tf_config(addresses, 0))
             time.sleep(rng.uniform(0, 8))
             victim, other = rng.sample([coordinator, worker], 2)
             victim.kill()
@@ -88,10 +89,10 @@ def test_kills_at_any_moment(one_process, untrained, host):
                     assert len(list(store.glob("*/epoch-*.npz"))) == EPOCHS
             assert nobody_is_left(untrained.root, host.root)
             if len(list(store.glob("*/epoch-*.npz"))) == EPOCHS:
-                untrained.run("python", "-m", "stages.train")
+                untrained.run(*TRAIN)
                 assert trained(untrained.root) == trained(one_process.root)
                 without_training(untrained)
-    untrained.run("python", "-m", "stages.train")
+    untrained.run(*TRAIN)
     assert trained(untrained.root) == trained(one_process.root)
 
 
@@ -102,7 +103,7 @@ def test_a_killed_coordinator_leaves_no_local_worker(one_process, untrained):
     keys = {untrained.environment["CHAR_LSTM_CLUSTER_KEY"]}
     for victim in ("coordinator", "interrupted"):
         kept = len(list(store.glob("*/epoch-*.npz")))
-        coordinator = start(untrained, "stages.train")
+        coordinator = untrained.start(*TRAIN, fork=False)
         wait_for_epochs(untrained, kept + 3)
         (worker,) = psutil.Process(coordinator.pid).children()
         assert worker.cmdline()[1:] == ["-m", "stages.worker", "--local"]
@@ -128,7 +129,7 @@ def test_a_worker_that_never_comes(untrained):
     untrained.set_params(train__worker_timeout=1)
     with free_ports(3) as ports:
         addresses = [f"127.0.0.1:{port}" for port in ports]
-        coordinator = start(untrained, "stages.train", TF_CONFIG=tf_config(addresses, 0))
+        coordinator = untrained.start(*TRAIN, TF_CONFIG=tf_config(addresses, 0))
         line = f"error: worker 1 ({addresses[1]}) and worker 2 ({addresses[2]}) did not connect within 1 s"
         assert_one_line(coordinator, line, 1)
 
@@ -137,7 +138,7 @@ def test_a_port_in_use(untrained, host):
     with free_ports(2) as ports, socket.create_server(("127.0.0.1", 0)) as taken:
         busy = taken.getsockname()[1]
         done = untrained.run(
-            *("python", "-m", "stages.train"),
+            *TRAIN,
             TF_CONFIG=tf_config([f"127.0.0.1:{busy}", f"127.0.0.1:{ports[0]}"], 0),
             code=1,
         )
@@ -146,8 +147,8 @@ def test_a_port_in_use(untrained, host):
         assert done.stderr.count("\n") == 1
 
         addresses = [f"127.0.0.1:{ports[0]}", f"127.0.0.1:{busy}"]
-        coordinator = start(untrained, "stages.train", TF_CONFIG=tf_config(addresses, 0))
-        worker = start(host, "stages.worker", TF_CONFIG=tf_config(addresses, 1))
+        coordinator = untrained.start(*TRAIN, TF_CONFIG=tf_config(addresses, 0))
+        worker = host.start(*WORKER, TF_CONFIG=tf_config(addresses, 1))
         assert_one_line(coordinator, f"error: worker 1 (127.0.0.1:{busy}): {cannot}", 1)
         assert_one_line(worker, f"error: {cannot}", 1)
 
@@ -155,7 +156,7 @@ def test_a_port_in_use(untrained, host):
         line = f"error: the coordinator (127.0.0.1:{busy}) sent no heartbeat for 1 s"
         host.set_params(train__worker_timeout=1)
         reversed_ = [f"127.0.0.1:{busy}", f"127.0.0.1:{ports[0]}"]
-        assert_one_line(start(host, "stages.worker", TF_CONFIG=tf_config(reversed_, 1)), line, 1)
+        assert_one_line(host.start(*WORKER, TF_CONFIG=tf_config(reversed_, 1)), line, 1)
     assert nobody_is_left(untrained.root, host.root)
 
 
@@ -163,8 +164,8 @@ def test_an_address_at_which_nobody_is_reached(untrained, host):
     """The worker reaches the coordinator, but TensorFlow does not reach it (an address for examples)."""
     with free_ports(2) as ports:
         addresses = [f"127.0.0.1:{ports[0]}", f"192.0.2.1:{ports[1]}"]
-        coordinator = start(untrained, "stages.train", TF_CONFIG=tf_config(addresses, 0))
-        worker = start(host, "stages.worker", TF_CONFIG=tf_config(addresses, 1))
+        coordinator = untrained.start(*TRAIN, TF_CONFIG=tf_config(addresses, 0))
+        worker = host.start(*WORKER, TF_CONFIG=tf_config(addresses, 1))
         for process in (coordinator, worker):
             _, errors = process.communicate(timeout=10 * TIMEOUT + 60)
             assert (process.returncode, errors.count("\n")) == (1, 1), errors
@@ -181,8 +182,8 @@ def test_a_host_with_other_windows_or_code_is_named(untrained, host):
         file.write("\nANOTHER = 1\n")
     with free_ports(2) as ports:
         addresses = [f"127.0.0.1:{port}" for port in ports]
-        coordinator = start(untrained, "stages.train", TF_CONFIG=tf_config(addresses, 0))
-        worker = start(host, "stages.worker", TF_CONFIG=tf_config(addresses, 1))
+        coordinator = untrained.start(*TRAIN, TF_CONFIG=tf_config(addresses, 0))
+        worker = host.start(*WORKER, TF_CONFIG=tf_config(addresses, 1))
         assert_one_line(
             coordinator, f"error: worker 1 ({addresses[1]}) has another code.stages.model.fused_lstm: ", 1
         )

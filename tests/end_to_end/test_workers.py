@@ -13,7 +13,6 @@ from tests.end_to_end.cluster_support import (
     EPOCHS,
     TIMEOUT,
     assert_one_line,
-    start,
     wait_for_epochs,
 )
 from tests.support import Project, free_ports, tf_config, trained, without_training
@@ -78,9 +77,12 @@ def test_two_hosts_and_a_cable_that_is_cut(one_process, untrained, host):
     with two_network_namespaces(f"t{os.getpid() % 100_000}") as [(coordinator, first), (worker, second)]:
         addresses = [f"{first}:2222", f"{second}:2222"]
         before = {path: path.stat().st_mtime_ns for path in host.root.rglob("*") if "__" not in str(path)}
-        there = start(host, "stages.worker", prefix=worker, TF_CONFIG=tf_config(addresses, 1))
-        here = start(
-            untrained, "dvc", "repro", "train", prefix=coordinator, TF_CONFIG=tf_config(addresses, 0)
+        on_the_host = (*worker, "python", "-m", "stages.worker")
+        there = host.start(*on_the_host, fork=False, TF_CONFIG=tf_config(addresses, 1))
+        here = untrained.start(
+            *(*coordinator, "python", "-m", "dvc", "repro", "train"),
+            fork=False,
+            TF_CONFIG=tf_config(addresses, 0),
         )
         wait_for_epochs(untrained, 3)
         subprocess.run([*coordinator, "ip", "link", "set", coordinator[-1], "down"], check=True)
@@ -94,11 +96,13 @@ def test_two_hosts_and_a_cable_that_is_cut(one_process, untrained, host):
                 add = ["ip", "address", "add", address, "dev", prefix[-1], "nodad"]
                 subprocess.run([*prefix, *add], check=True)
 
-        there = start(host, "stages.worker", prefix=worker, TF_CONFIG=tf_config(addresses, 1))
+        there = host.start(*on_the_host, fork=False, TF_CONFIG=tf_config(addresses, 1))
         assert there.stdout is not None
         assert there.stdout.readline().startswith(f"waiting for the coordinator ({addresses[0]})")
-        here = start(
-            untrained, "dvc", "repro", "train", prefix=coordinator, TF_CONFIG=tf_config(addresses, 0)
+        here = untrained.start(
+            *(*coordinator, "python", "-m", "dvc", "repro", "train"),
+            fork=False,
+            TF_CONFIG=tf_config(addresses, 0),
         )
         output, errors = here.communicate(timeout=120)
         assert here.returncode == 0, errors
@@ -130,7 +134,7 @@ def test_workers_that_wait_are_told_to_end_where_training_has_stopped_early(untr
     before = trained(untrained.root)
     with free_ports(2) as ports:
         addresses = [f"127.0.0.1:{port}" for port in ports]
-        worker = start(host, "stages.worker", TF_CONFIG=tf_config(addresses, 1))
+        worker = host.start("python", "-m", "stages.worker", TF_CONFIG=tf_config(addresses, 1))
         assert worker.stdout is not None
         assert worker.stdout.readline().startswith("waiting for the coordinator")
         again = untrained.run("python", "-m", "stages.train", TF_CONFIG=tf_config(addresses, 0))

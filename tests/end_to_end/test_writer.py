@@ -3,7 +3,6 @@
 import json
 import math
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +39,7 @@ def models(tmp_path_factory) -> Path:
     """A folder with a model of each kind."""
 
     def make(folder: Path) -> None:
-        command = [sys.executable, "-m", "tests.end_to_end.writer_support", str(folder)]
+        command = [forking_python(), "-m", "tests.end_to_end.writer_support", str(folder)]
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
 
     return made_once(tmp_path_factory, "writers", make)

@@ -7,26 +7,26 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import fork_server
+from tests.support import forking_python
 
 SAYS = """
-import os, sys, __main__
+import os, sys
 print(sys.argv[1:], sys.path[0], os.getcwd(), os.environ["OF_THE_TEST"], sys.stdin.read(), __name__)
-print(oct(os.umask(0)), os.sched_getaffinity(0), __main__.__spec__.name, file=sys.stderr)
+print(oct(os.umask(0)), os.sched_getaffinity(0), file=sys.stderr)
 sys.exit(int(sys.argv[1]))
 """
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only on Linux tests start Python as forks")
 
 
-def both(folder, *arguments):
-    """Run a module as a fork and by Python itself; returns exit status, output and errors of each."""
+def both(folder, *command):
+    """Run it as a fork and by Python itself; returns exit status, output and errors of each."""
     return [
         [done.returncode, done.stdout, done.stderr]
-        for python in (fork_server() / "python", sys.executable)
+        for python in (forking_python(), sys.executable)
         for done in [
             subprocess.run(
-                ["taskset", "-c", "0", python, "-m", "module", *arguments],
+                ["taskset", "-c", "0", python, *command],
                 cwd=folder,
                 env={"OF_THE_TEST": "ä", "PATH": "/usr/bin"},
                 input="typed",
@@ -38,28 +38,37 @@ def both(folder, *arguments):
     ]
 
 
-def test_a_fork_has_its_own_surroundings(tmp_path):
+@pytest.mark.parametrize("command", [("-m", "module"), ("-c", SAYS)])
+def test_a_fork_has_its_own_surroundings(tmp_path, command):
     (tmp_path / "module.py").write_text(SAYS)
+    first = str(tmp_path) if command[0] == "-m" else ""
     for code in ("0", "7"):
-        forked, plain = both(tmp_path, code, "", "two words", "ü")
+        forked, plain = both(tmp_path, *command, code, "", "two words", "ü")
         assert forked == plain
-        assert forked[0] == int(code)
-        assert forked[1:] == [
-            f"['{code}', '', 'two words', 'ü'] {tmp_path} {tmp_path} ä typed __main__\n",
-            "0o27 {0} module\n",
+        assert forked == [
+            int(code),
+            f"['{code}', '', 'two words', 'ü'] {first} {tmp_path} ä typed __main__\n",
+            "0o27 {0}\n",
         ]
 
 
-def test_a_fork_s_signal_is_the_command_s(tmp_path):
-    (tmp_path / "module.py").write_text("import os; os.kill(os.getpid(), 11)")
-    forked, plain = both(tmp_path)
+def test_a_forks_signal_is_the_commands(tmp_path):
+    forked, plain = both(tmp_path, "-c", "import os; os.kill(os.getpid(), 11)")
     assert forked == plain == [-11, "", ""]
 
 
-def test_a_fork_ends_with_the_command(tmp_path):
-    (tmp_path / "module.py").write_text("import os, time; print(os.getpid(), flush=True); time.sleep(60)")
-    command = [fork_server() / "python", "-m", "module"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+def test_what_a_fork_starts_is_a_fork(tmp_path):
+    """Of the options it takes two; with others it starts Python itself."""
+    asks = "import sys; print('tensorflow' in sys.modules)"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, *sys.argv[1:], '-c', {asks!r}])"
+    assert both(tmp_path, "-c", code) == [[0, "True\n", ""], [0, "False\n", ""]]
+    assert both(tmp_path, "-c", code, "-I") == [[0, "False\n", ""]] * 2
+
+
+def test_a_fork_ends_with_the_command():
+    command = [forking_python(), "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(60)"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
         fork = int(process.stdout.readline())
         assert fork != process.pid
         process.kill()
