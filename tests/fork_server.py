@@ -12,6 +12,7 @@ signals to the command none reaches it, except that it is killed when the comman
 limit or trace a process start Python itself. Nothing of the project is imported here: tests change its files.
 """
 
+import contextlib
 import gc
 import importlib
 import json
@@ -26,8 +27,9 @@ import types
 from pathlib import Path
 
 PACKAGES = [
-    *("keras", "tensorflow", "h5py", "altair", "jinja2"),
-    *("dvc.cli", "dvc.repo", "dvc.repo.reproduce", "dvc.repo.experiments", "dvc.commands.repro"),
+    *("keras", "tensorflow", "h5py", "altair", "jinja2", "narwhals", "pydantic", "yaml"),
+    *("dvc.cli.parser", "dvc.repo.experiments.queue.celery", "dvc.stage.run", "dvc.utils.hydra"),
+    *("dvc_render", "networkx", "pygit2", "pyparsing", "ruamel.yaml"),  # DVC imports them where it needs them
 ]
 # as stages/training/device.py sets them before its import
 LOADED_WITH = {"KERAS_BACKEND": "tensorflow", "TF_ENABLE_ONEDNN_OPTS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
@@ -41,6 +43,9 @@ def main() -> None:
     os.environ.update(LOADED_WITH)
     for name in PACKAGES:
         importlib.import_module(name)
+    import vl_convert
+
+    vl_convert.javascript_bundle()  # takes two seconds once in a process
     gc.freeze()  # a collection would copy the pages that the processes share
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(folder / "socket"))
@@ -80,7 +85,7 @@ def serve(listener: socket.socket) -> dict | None:
                 selector.unregister(connection)
                 os.close(ended)
                 _, status = os.waitpid(process, 0)
-                with connection:
+                with connection, contextlib.suppress(BrokenPipeError):  # of a command that was killed
                     connection.sendall(str(status).encode())
             for process, connection in running.values():
                 if connection.fileno() in ready:  # the client sends nothing more, so it has ended

@@ -60,18 +60,13 @@ print(json.dumps({"metrics": metrics, "weights": weights, "preview": preview, "r
 
 def trained_on(settings: dict, devices: int = 1, workers: int = 1, microbatches: int = 0) -> list[dict]:
     """Metrics, weights and preview of each process, on the GPU path unless there are microbatches."""
+    command = [forking_python(), "-c", TRAINING]
     params = json.dumps(changed_params(**settings | {"train__microbatches": microbatches or 1}))
     with free_ports(workers) as ports:
         addresses = [f"127.0.0.1:{port}" for port in ports]
         processes = [
             subprocess.Popen(
-                [
-                    forking_python(),
-                    "-c",
-                    TRAINING,
-                    *map(str, (devices, workers, index, microbatches)),
-                    params,
-                ],
+                [*command, *map(str, (devices, workers, index, microbatches)), params],
                 cwd=ROOT,
                 env={**os.environ, "TF_CONFIG": tf_config(addresses, index)},
                 stdout=subprocess.PIPE,

@@ -27,7 +27,7 @@ from tests.end_to_end.writer_support import (
     page_of,
     writer_of,
 )
-from tests.support import ROOT, made_once
+from tests.support import ROOT, forking_python, made_once
 
 pytestmark = with_browser
 MODEL = (FOLDER / "model.js").read_text(encoding="utf-8")

@@ -76,3 +76,4 @@ def test_a_fork_ends_with_the_command():
     while Path(f"/proc/{fork}").exists():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+    assert subprocess.run([forking_python(), "-c", ""]).returncode == 0  # the server goes on
