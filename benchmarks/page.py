@@ -96,10 +96,15 @@ def differences() -> None:
     code = (FOLDER / "model.js").read_text(encoding="utf-8") + LOGITS
     settings = checkpoint.model | {"vocabulary": text.vocabulary}
     with browser() as driver:
-        for dtype in ("float32", "int16"):
-            weights = encode_weights(checkpoint.weights, dtype)
+        half = [weights.astype(np.float16) for weights in checkpoint.weights]
+        for name, dtype, arrays in (
+            ("float32", "float32", checkpoint.weights),
+            ("int16", "int16", checkpoint.weights),
+            ("weights rounded to float16", "float32", half),
+        ):
+            weights = encode_weights(arrays, dtype)
             found = np.array(driver.execute_script(code, settings, weights, dtype, windows))
-            print_differences(f"the page, {dtype}", found, logits["float64"])
+            print_differences(f"the page, {name}", found, logits["float64"])
 
 
 def print_differences(name: str, found: np.ndarray, expected: np.ndarray) -> None:

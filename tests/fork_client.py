@@ -10,7 +10,7 @@ import sys
 def main() -> None:
     """Start what the command line names."""
     address, *arguments = sys.argv[1:]
-    if arguments[0] not in ("-m", "-c"):
+    if arguments[:1] not in (["-m"], ["-c"]):
         os.execv(sys.executable, [sys.executable, *arguments])
     request = {
         "arguments": arguments,
@@ -20,14 +20,13 @@ def main() -> None:
         "cores": sorted(os.sched_getaffinity(0)),
         "umask": os.umask(0),
     }
-    server = socket.socket(socket.AF_UNIX)
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     server.connect(address)
     socket.send_fds(server, [json.dumps(request).encode()], [0, 1, 2])
-    status = int(server.recv(32) or signal.SIGKILL)
-    if os.WIFSIGNALED(status):
-        signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
-        os.kill(os.getpid(), os.WTERMSIG(status))
-    sys.exit(os.WEXITSTATUS(status))
+    status = int(server.recv(32) or signal.SIGKILL)  # nothing: the server has ended and killed the fork
+    if not os.WIFSIGNALED(status):
+        sys.exit(os.WEXITSTATUS(status))
+    os.kill(os.getpid(), os.WTERMSIG(status))
 
 
 if __name__ == "__main__":

@@ -6,10 +6,17 @@ An import of TensorFlow takes seconds, most of the time of a stage of a small pr
 FOLDER/python, a command that takes `-m MODULE` or `-c CODE`, and prints a line when it is ready. When its
 standard input ends it kills what still runs, deletes FOLDER and ends.
 
-The started process is one like any other, with its own directory, environment, standard descriptors and exit
-status. Three things differ: its parent is the server, all of them have the same seed of `hash`, and of the
-signals to the command none reaches it, except that it is killed when the command ends. So tests that kill,
-limit or trace a process start Python itself. Nothing of the project is imported here: tests change its files.
+The started process has its own directory, environment, standard descriptors, cores and exit status. Else it
+differs from one that is started by itself:
+
+- Its parent is the server. It gets none of the command's signals, but is killed some milliseconds after the
+  command has ended. It has the server's limits of resources and namespaces.
+- All forks of a server have the same seed of `hash`.
+- The packages are imported already. What they read at their import (`PYTHON...`, `TF_CPP_MIN_LOG_LEVEL`, the
+  home directory) is the server's.
+
+Where one of these matters, a test starts Python itself. Nothing of the project is imported here, since tests
+change it.
 """
 
 import contextlib
@@ -45,9 +52,9 @@ def main() -> None:
         importlib.import_module(name)
     import vl_convert
 
-    vl_convert.javascript_bundle()  # takes two seconds once in a process
+    vl_convert.javascript_bundle()  # type: ignore[call-arg] # takes two seconds once in a process
     gc.freeze()  # a collection would copy the pages that the processes share
-    listener = socket.socket(socket.AF_UNIX)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(str(folder / "socket"))
     listener.listen(64)
     client = Path(__file__).with_name("fork_client.py")
@@ -113,12 +120,16 @@ def serve(listener: socket.socket) -> dict | None:
 
 
 def run(request: dict) -> None:
-    """Run the module as the request says."""
+    """Be the Python that the request asks for."""
+    import numpy as np
+
+    os.setsid()
     os.chdir(request["directory"])
     os.environ.clear()
     os.environ.update(request["environment"])
     os.umask(request["umask"])
     os.sched_setaffinity(0, request["cores"])
+    np.random.seed()  # it was seeded once, for all forks
     sys.executable = request["executable"]  # so that what it starts is a fork, too
     option, what, *arguments = request["arguments"]
     sys.argv = [option, *arguments]

@@ -44,10 +44,8 @@ def changed_params(**changes: Any) -> dict[str, Any]:
 
 
 @functools.cache
-def forking_python() -> str:
-    """A Python whose processes are forks of one that has imported TensorFlow, see tests/fork_server.py."""
-    if sys.platform != "linux":
-        return sys.executable
+def fork_server() -> tuple[subprocess.Popen, Path]:
+    """The server of tests/fork_server.py, which ends with this process, and its folder."""
     folder = Path(tempfile.mkdtemp(prefix="forks-"))
     with open(folder / "errors", "wb") as errors:
         server = subprocess.Popen(
@@ -57,10 +55,23 @@ def forking_python() -> str:
             stderr=errors,
             start_new_session=True,  # Ctrl-C is for the tests, whose end is the server's
         )
-    assert server.stdout is not None
     assert server.stdin is not None
-    assert server.stdout.readline(), (folder / "errors").read_text(encoding="utf-8")
+    assert server.stdout is not None
+    atexit.register(server.wait)
     atexit.register(server.stdin.close)
+    server.stdout.readline()  # when it is ready
+    return server, folder
+
+
+def forking_python() -> str:
+    """A Python whose processes are forks of one that has imported TensorFlow.
+
+    Only on Linux, and not where there is an NVIDIA GPU: a fork cannot use a driver that was loaded before.
+    """
+    if sys.platform != "linux" or any(map(os.path.exists, ("/dev/nvidiactl", "/dev/dxg"))):
+        return sys.executable
+    server, folder = fork_server()
+    assert server.poll() is None, (folder / "errors").read_text(encoding="utf-8")
     return str(folder / "python")
 
 
@@ -96,13 +107,13 @@ class Project:
     ) -> subprocess.Popen:
         """Start a command in the copy.
 
-        `python` and what DVC starts are forks. That is for processes that only run or are killed by SIGKILL;
-        where another signal, a namespace or a library's start matters, `fork` is False.
+        Its `python`, also as DVC starts it, is `forking_python`. With `fork` False it is Python itself; the
+        description of tests/fork_server.py says where that matters.
         """
         python = forking_python() if fork else sys.executable
-        path = f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}"
+        path = f"{Path(python).parent}{os.pathsep}{self.environment.get('PATH', os.environ['PATH'])}"
         return subprocess.Popen(
-            [python if each == "python" else each for each in command],
+            command,
             cwd=self.root,
             env={**self.environment, "PATH": path, **environment},
             stdin=stdin,
@@ -112,16 +123,16 @@ class Project:
         )
 
     def run(
-        self, *command: str, code: int | None = 0, stdin: str = "", **options: Any
+        self, *command: str, code: int | None = 0, given: str = "", **options: Any
     ) -> subprocess.CompletedProcess:
-        """Run a command like `start`; `code` is the exit code that it must have (None: any)."""
+        """Start a command, with `given` as its input; `code` is the exit code it must have (None: any)."""
         with self.start(*command, stdin=subprocess.PIPE, **options) as process:
             try:
-                done = subprocess.CompletedProcess(command, 0, *process.communicate(stdin, timeout=300))
+                said = process.communicate(given, timeout=300)
             except BaseException:
                 process.kill()
                 raise
-        done.returncode = process.returncode
+        done = subprocess.CompletedProcess(command, process.returncode, *said)
         output = f"{command} exited with {done.returncode}\n{done.stdout}\n{done.stderr}"
         assert code is None or done.returncode == code, output
         return done

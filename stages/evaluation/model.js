@@ -44,8 +44,8 @@ class Product {
         this.pairs[(column >> 1) * 2 * rows + 2 * row + (column & 1)] = matrix[row * columns + column];
   }
 
-  // vectors: groups × rows × WINDOWS; the products are added to sums, groups × columns × WINDOWS, or to `start`, a
-  // number for each column, and written there
+  // vectors: groups × rows × WINDOWS; sums: groups × columns × WINDOWS. With `start`, a number for each column, the
+  // sums become start + products; without, the products are added to them.
   add(vectors, sums, groups, start = null) {
     const { rows, columns, pairs } = this;
     for (let column = 0; column < columns; column += 2) {
@@ -121,7 +121,7 @@ class Reader {
     const zeros = (size) => new Float64Array(groups * size * WINDOWS);
     this.states = model.layers.map(() => ({ h: zeros(model.units), c: model.cell === "lstm" ? zeros(model.units) : null }));
     this.inputs = zeros(width);
-    this.inner = model.cell === "gru" ? zeros(width) : this.inputs; // others add both products
+    this.inner = model.cell === "gru" ? zeros(width) : null; // others add both products up
     this.logits = new Float32Array(model.size);
   }
 
@@ -135,12 +135,18 @@ class Reader {
       const start = Float64Array.from(bias);
       if (input) input.add(states[number - 1].h, this.inputs, groups, start);
       else for (let column = 0; column < width; column++) start[column] += rows[character * width + column];
-      if (inner && !input)
-        for (let at = 0; at < groups * width * WINDOWS; at++) this.inputs[at] = start[Math.floor(at / WINDOWS) % width];
-      recurrent.add(state.h, this.inner, groups, inner ?? (input ? null : start));
+      if (inner && !input) this.fill(start, groups);
+      if (inner) recurrent.add(state.h, this.inner, groups, inner);
+      else recurrent.add(state.h, this.inputs, groups, input ? null : start);
       this[model.cell](state, groups);
     });
     return this.predict(this.carried || this.read < this.windows ? 0 : this.read % this.windows);
+  }
+
+  // The inputs of all windows where they have no product of their own.
+  fill(start, groups) {
+    for (let group = 0, at = 0; group < groups; group++)
+      for (const value of start) this.inputs.fill(value, at, (at += WINDOWS));
   }
 
   forget(slot) {

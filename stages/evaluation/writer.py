@@ -103,8 +103,7 @@ def encode_weights(arrays: Sequence[np.ndarray], dtype: str) -> str:
     """Write weights as base64 of little-endian numbers, one matrix after the other.
 
     With int16 a column is rounded to whole numbers times its largest absolute value / 32,767, which comes
-    first (symmetric quantization by column). float16 takes as much space, and on the article's model the
-    logits were ten times as far from those of float32.
+    first (symmetric quantization by column). float16 takes as much space and is less exact: docs/page.md.
 
     Args:
         arrays: the weights in Keras's order, matrices (rows, columns) or vectors.
@@ -117,7 +116,8 @@ def encode_weights(arrays: Sequence[np.ndarray], dtype: str) -> str:
     for matrix in map(np.atleast_2d, arrays):
         if dtype == "int16":
             factors = (np.abs(matrix).max(axis=0) / INT16).astype("<f4")
-            parts += [factors, np.rint(matrix / np.where(factors, factors, 1)).astype("<i2")]
+            whole = np.rint(matrix / np.where(factors, factors, 1))
+            parts += [factors, np.clip(whole, -INT16, INT16).astype("<i2")]  # a subnormal factor is rounded
         else:
             parts.append(matrix.astype("<f4"))
     return base64.b64encode(b"".join(part.tobytes() for part in parts)).decode()

@@ -183,7 +183,7 @@ def test_runs_without_results_are_named(compared, monkeypatch, tmp_path):
 
 def test_a_mistake_is_one_line_and_leaves_the_page(compared, page):
     before = page.read_bytes()
-    done = compared.run("python", "-m", "stages.compare", "nowhere", code=1)
+    done = compared.run("python", "-m", "stages.compare", "nowhere", code=1, fork=False)
     assert (done.stdout, done.stderr.count("\n")) == ("", 1)
     assert done.stderr.startswith("error: nowhere: there is no such experiment")
     assert page.read_bytes() == before

@@ -3,10 +3,11 @@
 import json
 import os
 import subprocess
+import sys
 
 import pytest
 
-from tests.support import ROOT, forking_python
+from tests.support import ROOT
 
 PINNED = """
 import hashlib, json, os, sys
@@ -51,7 +52,7 @@ print(json.dumps(results))
 def test_the_number_of_cores_does_not_change_a_byte():
     def run(cores):
         done = subprocess.run(
-            [forking_python(), "-c", PINNED, str(cores)],
+            [sys.executable, "-c", PINNED, str(cores)],
             cwd=ROOT,
             capture_output=True,
             text=True,

@@ -19,7 +19,7 @@ def generate(project, *arguments, **options):
 
 def run_module(name, project, *arguments, code=0, stdin=""):
     """Run `python -m stages.NAME` in a project; returns standard output and standard error."""
-    done = project.run("python", "-m", f"stages.{name}", *arguments, code=code, stdin=stdin)
+    done = project.run("python", "-m", f"stages.{name}", *arguments, code=code, given=stdin)
     return done.stdout, done.stderr
 
 

@@ -204,7 +204,7 @@ def test_troubleshooting_has_the_words_of_dvc(small):
     book.write_text(text)
     small.environment = {k: v for k, v in small.environment.items() if not k.startswith("GIT_")}
     no_identity = {"HOME": str(small.root), "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
-    done = small.dvc("exp", "run", "-S", "download.corpus=book.txt", code=255, **no_identity)
+    done = small.dvc("exp", "run", "-S", "download.corpus=book.txt", code=255, fork=False, **no_identity)
     assert done.stderr.strip().splitlines()[0] in pages
     assert set(ran(small.dvc("repro"))) <= {"download"}
     assert outputs(small.root) == before

@@ -170,7 +170,7 @@ def test_a_run_in_progress_is_locked(small):
     """The process is training when its store is looked at."""
     small.set_params(train__epochs=400, train__seed=5)
     (before,) = stored(small)
-    process = small.start("python", "-m", "stages.train", fork=False)
+    process = small.start("python", "-m", "stages.train", fork=False)  # a fork ends some time after it
     run = first_epoch_of_a_new_run(small, before)
     lock = os.open(run, os.O_RDONLY)
     with pytest.raises(BlockingIOError):
@@ -210,7 +210,7 @@ def test_the_store_may_be_deleted_while_a_run_trains(small):
 
 @pytest.mark.parametrize("option", [["--days", "-1"], ["--days", "x"], ["--all"]])
 def test_a_wrong_option_is_named(small, option):
-    done = small.run("python", "-m", "stages.prune", *option, code=1)
+    done = small.run("python", "-m", "stages.prune", *option, code=1, fork=False)
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
 

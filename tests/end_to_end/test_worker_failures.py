@@ -19,8 +19,8 @@ from tests.end_to_end.cluster_support import (
 )
 from tests.support import free_ports, tf_config, trained, without_training
 
-# Where TensorFlow's exchange fails these are no forks: TensorFlow was loaded there as for one process, and
-# prints more about it.
+# With fork=False where TensorFlow's exchange fails: a fork's TensorFlow has the log level of one process, so
+# it prints errors that the stage says in one line.
 TRAIN, WORKER = (("python", "-m", f"stages.{name}") for name in ("train", "worker"))
 
 

@@ -21,7 +21,6 @@ from tests.end_to_end.writer_support import (
     KINDS,
     LIKELIEST,
     PROMPT,
-    SMALL,
     VOCABULARY,
     WINDOWS,
     page_of,
@@ -103,8 +102,8 @@ def test_its_text_is_that_of_generate(show, models, kind):
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("int16", 2e-3)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_its_logits_are_those_of_keras(driver, models, kind, dtype, tolerance):
-    writer = writer_of(models, kind, dtype, scale=SMALL if dtype == "int16" else 1)
-    expected = about(models, kind)[dtype]
+    writer = writer_of(models, kind, dtype)
+    expected = about(models, kind)["logits"]
     found = driver.execute_script(
         MODEL
         + """
@@ -171,7 +170,7 @@ def expected_shares(logits, temperature=1.0, top_k=None):
 def test_what_it_expects_is_shown_for_each_character(show, models):
     """By keyboard, by pointer; the shares are those of Keras's logits after the same window."""
     page = show(writer_of(models, "lstm"))
-    window, logits = WINDOWS[2], about(models, "lstm")["float32"][2]
+    window, logits = WINDOWS[2], about(models, "lstm")["logits"][2]
     prompt = "".join(VOCABULARY[index] for index in window)
     fill(page, write_prompt=prompt, length=40, seed=3, write_temperature=0.8, top_k=3)
     text = write(page)

@@ -5,7 +5,6 @@
 
 import contextlib
 import io
-import itertools
 import json
 import sys
 from collections.abc import Sequence
@@ -41,13 +40,12 @@ KINDS: dict[str, dict[str, Any]] = {
 WEIGHTS = {
     "lstm": (9, 3),
     "gru": (1, 3),
-    "rnn": (2, 3),
+    "rnn": (2, 2.5),
     "two layers": (11, 3),
     "embedding": (4, 3),
     "gru, all of it": (3, 3),
     "carried": (20, 4),
 }
-SMALL = 0.25  # of these weights: as large as trained ones
 
 
 def text_of(kind: str) -> ModelText:
@@ -78,7 +76,10 @@ def make(folder: Path) -> None:
         model = build_model(**options)
         seed, size = WEIGHTS[kind]
         rng = np.random.default_rng(seed)
-        model.set_weights([rng.normal(0, size / max(len(w), 9) ** 0.5, w.shape) for w in model.get_weights()])
+        weights = [rng.normal(0, size / max(len(w), 9) ** 0.5, w.shape) for w in model.get_weights()]
+        if kind == "embedding":
+            weights[0][:, 0] = 0  # a column without a largest number
+        model.set_weights(weights)
         place = folder / kind
         place.mkdir()
         save_model(model, place / "model.keras", vocabulary_sha256(VOCABULARY))
@@ -93,25 +94,24 @@ def make(folder: Path) -> None:
             with contextlib.redirect_stdout(io.StringIO()) as printed:
                 main()
             texts.append(printed.getvalue().removesuffix("\n"))
-        logits: dict[float, list[list[float]]] = {1: [], SMALL: []}
-        for window, scale in itertools.product(WINDOWS, logits):
+        logits: list[list[float]] = []
+        for window in WINDOWS:
             any_length = build_model(**options | {"maxlen": len(window)})
-            any_length.set_weights([scale * weight for weight in model.get_weights()])
+            any_length.set_weights(model.get_weights())
             *_, below, dense = any_length.layers
             kernel, bias = dense.get_weights()
             x = np.eye(len(VOCABULARY), dtype=np.float32)[window][None]
             output = keras.Model(any_length.inputs, below.output)([x]).numpy()[0]
-            logits[scale].append((output @ kernel + bias).tolist())
-        about = {"options": options, "likeliest": texts[0], "drawn": texts[1]}
-        about |= {"float32": logits[1], "int16": logits[SMALL]}
+            logits.append((output @ kernel + bias).tolist())
+        about = {"options": options, "likeliest": texts[0], "drawn": texts[1], "logits": logits}
         (place / "about.json").write_text(json.dumps(about), encoding="utf-8")
 
 
-def writer_of(folder: Path, kind: str, dtype: Dtype = "float32", scale: float = 1) -> Writer:
-    """The writer of one of these models, its weights `scale` times as large."""
+def writer_of(folder: Path, kind: str, dtype: Dtype = "float32") -> Writer:
+    """The writer of one of these models."""
     about = json.loads((folder / kind / "about.json").read_text(encoding="utf-8"))
     with np.load(folder / kind / "weights.npz") as file:
-        weights = [scale * file[name] for name in file.files]
+        weights = [file[name] for name in file.files]
     options = {"cell": "lstm", "layers": 1, "embedding": None} | about["options"]
     text = read_model_text(folder / kind)
     sample = Sample(temperatures=[0.5], length=300, prompt=None, seed=0)
