@@ -70,18 +70,17 @@ def bits_of_targets(
     Yields:
         (len(targets),) bits of each target, for the next n.
     """
-    characters = indices.astype(np.int64)
     probability = np.full(len(targets), 1 / vocab_size)
     # of each position: a number for the n - 1 characters before it, equal where they are equal
-    context = np.zeros(len(characters), np.int64)
+    context = np.zeros(len(indices), np.int32)
     for n in range(1, longest + 1):
-        _, gram = np.unique(context * vocab_size + characters, return_inverse=True)
-        trained = np.arange(n - 1, start)  # positions whose context lies in the training part too
+        gram = ranks(context.astype(np.int64) * vocab_size + indices)
+        trained = slice(n - 1, start)  # positions whose context lies in the training part too
         of_context = np.bincount(context[trained], minlength=context.max() + 1)
         of_gram = np.bincount(gram[trained], minlength=gram.max() + 1)
-        kinds = np.bincount(
-            context[trained][np.unique(gram[trained], return_index=True)[1]], minlength=len(of_context)
-        )
+        context_of_gram = np.empty(len(of_gram), np.int32)
+        context_of_gram[gram] = context
+        kinds = np.bincount(context_of_gram[of_gram > 0], minlength=len(of_context))
         seen = of_context[context[targets]]
         distinct = kinds[context[targets]]
         probability = np.where(
@@ -91,7 +90,28 @@ def bits_of_targets(
         )
         yield -np.log2(probability)
         # one character more of context: the n before the next position are this position's gram
-        context = np.concatenate([[gram.max() + 1], gram[:-1]])
+        context[0], context[1:] = len(of_gram), gram[:-1]
+
+
+def ranks(keys: np.ndarray) -> np.ndarray:
+    """Number the distinct keys in their order from 0.
+
+    As `np.unique(keys, return_inverse=True)[1]`, in half the memory and time.
+
+    Args:
+        keys: (length,) at most 2**31 whole numbers.
+
+    Returns:
+        (length,) int32, the number of each key.
+    """
+    order = np.argsort(keys)
+    keys = keys[order]
+    numbers = np.zeros(len(keys), np.int32)
+    np.cumsum(keys[1:] != keys[:-1], out=numbers[1:])
+    del keys
+    found = np.empty_like(numbers)
+    found[order] = numbers
+    return found
 
 
 def table_of(rows: list[Row]) -> str:
