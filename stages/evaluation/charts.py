@@ -150,7 +150,12 @@ def lines(
             "gridColor": "currentColor",
             "gridOpacity": 0.15,
         },
-        "legend": {"labelColor": "currentColor", "titleColor": "currentColor", "orient": "bottom"},
+        "legend": {
+            "labelColor": "currentColor",
+            "titleColor": "currentColor",
+            "orient": "bottom",
+            "columnPadding": 20,
+        },
         "view": {"stroke": None},
         "background": "transparent",
         "font": "inherit",

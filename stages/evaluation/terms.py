@@ -3,7 +3,7 @@
 TERMS = {
     "vocabulary": (
         "The distinct characters of the text, after it was normalized. The model predicts one of them at a "
-        "time. No number is better: more of them are harder to predict."
+        "time. Neither a small nor a large vocabulary is better; a larger one is harder to predict."
     ),
     "loss": (
         "The mean of −ln p over the characters, in nats, where p is the probability that the model gave to "
@@ -19,20 +19,21 @@ TERMS = {
         "chance in two, 3 for one in eight. Lower is better."
     ),
     "perplexity": (
-        "2 to the power of the bits per character: among so many equally likely characters the model chooses "
-        "on average. Lower is better; 1 would be certainty."
+        "2 to the power of the bits per character: the model is as uncertain as if it chose among so many "
+        "equally likely characters. Lower is better; 1 would be certainty."
     ),
     "n-gram baseline": (
-        "A model that only counts which character follows the n − 1 before it. A network that has learned "
-        "something has a lower validation loss than the best of them."
+        "A model that only counts which character follows the n − 1 before it. A network is worth its "
+        "time where its validation loss is lower than that of the best of them."
     ),
     "known words": (
-        "The share of the sample's words that occur in the text. Higher is better, up to what the text "
-        "itself has: a model that copies has 100 %, too."
+        "The share of the sample's words that occur in the text. Higher is better, but a model "
+        "that only copies has 100\u00a0%, too."
     ),
     "8-gram novelty": (
-        "The share of the sample's runs of 8 characters that do not occur in the text. Near 0 % it copies, "
-        "near 100 % it hardly writes the language of the text. Between them neither way is better by itself."
+        "The share of the sample's runs of 8 characters that do not occur in the text. Near 0\u00a0% it "
+        "copies, near 100\u00a0% it hardly writes the language of the text. In between, neither more nor less is "
+        "better by itself."
     ),
     "longest copy": (
         "The length of the sample's longest passage that occurs in the text. Lower is better: a long one was "

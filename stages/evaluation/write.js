@@ -5,10 +5,11 @@ const vocabulary = Array.from(settings.vocabulary);
 const indexOf = new Map(vocabulary.map((character, index) => [character, index]));
 const form = byId("write-form"), at = byId("character"), text = byId("written").appendChild(new Text());
 const NAMES = { " ": "space", "\n": "new line", "\t": "tab" };
-let worker = null, job = 0, writing = false, followed = true, characters = [], ends = [], sent = null;
+let worker = null, job = 0, writing = false, followed = true, characters = [], ends = [], sent = null, of = null;
 
 const name = (index) => NAMES[vocabulary[index]] ?? vocabulary[index];
 const percent = (share) => `${(share * 100).toFixed(1)} %`;
+const written = () => `${characters.length.toLocaleString("en")} characters${of}`;
 const say = (...sentences) => (byId("write-status").textContent = sentences.filter(Boolean).join(" "));
 
 function epoch() {
@@ -41,7 +42,7 @@ function write() {
   const [known, foreign] = read(byId("write-prompt").value);
   leftOut = foreign;
   byId("write-prompt").toggleAttribute("aria-invalid", !known.length);
-  if (!known.length) return say(leftOut, "The prompt takes at least one character of the text.");
+  if (!known.length) return say(leftOut, "Write at least one character that the text has.");
   if (worker === null) start();
   const number = (id) => byId(id).valueAsNumber, topK = number("top-k"), from = epoch();
   text.data = "";
@@ -53,7 +54,8 @@ function write() {
   at.value = at.max = 1;
   byId("drawn").textContent = "";
   byId("bars").replaceChildren();
-  say(leftOut, "Writing …");
+  of = ` with epoch ${from}`;
+  say(leftOut, `Writing${of} …`);
   worker.postMessage({
     id: ++job, settings, epoch: from,
     weights: from === sent ? undefined : byId(`weights-${from}`).textContent,
@@ -77,7 +79,7 @@ function receive({ characters: more, done, seconds }) {
   if (!done) return;
   writing = false;
   const rate = Math.round(characters.length / seconds).toLocaleString("en");
-  say(leftOut, `${characters.length.toLocaleString("en")} characters, ${rate} a second.`);
+  say(leftOut, `${written()}, ${rate} a second.`);
 }
 
 function stop() {
@@ -85,7 +87,7 @@ function stop() {
   job++;
   writing = false;
   worker.postMessage({ stop: true });
-  say(leftOut, `Stopped after ${characters.length.toLocaleString("en")} characters.`);
+  say(leftOut, `Stopped after ${written()}.`);
 }
 
 // What the model expected at the character that the slider is at.
@@ -103,7 +105,7 @@ function show() {
     row.classList.toggle("drawn", index === drawn);
     return row;
   }));
-  const sentence = `“${name(drawn)}”: ${percent(own)} by the model, ${percent(used)} as it was drawn`;
+  const sentence = `“${name(drawn)}”: ${percent(own)} by the model, ${percent(used)} with this temperature and top-k`;
   byId("drawn").textContent = `character ${position + 1}, ${sentence}`;
   at.setAttribute("aria-valuetext", `${position + 1}, ${sentence}`);
   if (globalThis.Highlight) CSS.highlights.set("character", new Highlight(rangeOf(position)));

@@ -194,7 +194,7 @@ def test_what_it_expects_is_shown_for_each_character(show, models):
     )
     np.testing.assert_allclose(widths, [shares[i] for i in order[:8]], atol=0.005)
     said = f"“{names.get(text[0], text[0])}”: {100 * shares[drawn]:.1f} % by the model, "
-    said += f"{100 * used[drawn]:.1f} % as it was drawn"
+    said += f"{100 * used[drawn]:.1f} % with this temperature and top-k"
     assert content(page, "drawn").startswith(f"character 1, {said}")
     assert slider.get_attribute("aria-valuetext").startswith(f"1, {said}")
     # the pointer on a character, which may take two code units
@@ -238,7 +238,7 @@ def test_it_is_used_by_keyboard_alone_and_no_request_leaves_it(show, models):
     WebDriverWait(page, 30, 0.05).until(lambda d: "a second" in content(d, "write-status"))
     assert content(page, "written-prompt") == "bad€ cab"
     assert content(page, "write-status").startswith(
-        "Left out, since the text has no such character: “%”, “7”. 25 characters, "
+        "Left out, since the text has no such character: “%”, “7”. 25 characters with epoch 0, "
     )
     for expected in ("stop", "page-of-text", "character"):
         page.switch_to.active_element.send_keys(Keys.TAB)
@@ -258,7 +258,7 @@ def test_a_prompt_needs_a_character_of_the_text(show, models):
     page.find_element(By.CSS_SELECTOR, "#write-form button").click()
     assert content(page, "write-status") == (
         "Left out, since the text has no such character: “7”, “%”. "
-        "The prompt takes at least one character of the text."
+        "Write at least one character that the text has."
     )
     assert not page.find_element(By.ID, "result").is_displayed()
     fill(page, write_prompt="<b>", length=20)
@@ -272,7 +272,7 @@ def test_it_stops_and_begins_again(show, models):
     WebDriverWait(page, 30, 0.01).until(lambda d: len(content(d, "written")) > 0)
     page.find_element(By.ID, "stop").click()
     stopped = content(page, "written")
-    assert content(page, "write-status") == f"Stopped after {len(stopped):,} characters."
+    assert content(page, "write-status") == f"Stopped after {len(stopped):,} characters with epoch 0."
     assert 0 < len(stopped) < 10_000
     fill(page, length=30)
     assert write(page) == stopped[:30]  # nothing of the first text comes after it
@@ -316,6 +316,9 @@ def test_the_chosen_epoch_writes_what_the_sample_stage_wrote(driver, small):
         driver.find_element(By.ID, "epoch").send_keys(key)
         assert content(driver, "write-epoch") == str(epoch)
         assert write(driver) == likeliest[epoch]
+    driver.find_element(By.ID, "epoch").send_keys(Keys.HOME)
+    assert content(driver, "write-epoch") == "0"  # of the next text
+    assert content(driver, "write-status").startswith("20 characters with epoch 1, ")
 
 
 @pytest.mark.parametrize(
@@ -324,7 +327,7 @@ def test_the_chosen_epoch_writes_what_the_sample_stage_wrote(driver, small):
         ({"report__weights": "none"}, "This page has no weights, so the model cannot write in it"),
         (
             {"report__weights_limit": 0.002},
-            " MB, and report.weights_limit is 0.002.",
+            " MB, and report.weights_limit is 0.002; a higher limit or report.weights_dtype: int16 makes room.",
         ),
     ],
 )
