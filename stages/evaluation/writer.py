@@ -79,8 +79,8 @@ def make_writer(
         if (megabytes := len(weights[epoch]) * len(epochs) / 1e6) > settings.weights_limit:
             return Writer(
                 f"The model cannot write in this page: its weights would take {megabytes:.3g} MB, and "
-                f"report.weights_limit is {settings.weights_limit:g}; a higher limit or report.weights_dtype: int16 "
-                "makes room."
+                f"report.weights_limit is {settings.weights_limit:g}; use a higher limit or "
+                "report.weights_dtype: int16."
             )
     return Writer(
         settings={

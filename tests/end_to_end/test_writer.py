@@ -327,7 +327,7 @@ def test_the_chosen_epoch_writes_what_the_sample_stage_wrote(driver, small):
         ({"report__weights": "none"}, "This page has no weights, so the model cannot write in it"),
         (
             {"report__weights_limit": 0.002},
-            " MB, and report.weights_limit is 0.002; a higher limit or report.weights_dtype: int16 makes room.",
+            " MB, and report.weights_limit is 0.002; use a higher limit or report.weights_dtype: int16.",
         ),
     ],
 )

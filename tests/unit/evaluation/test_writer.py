@@ -67,7 +67,7 @@ def test_above_the_limit_it_is_said_why(params):
     assert writer(params, weights, weights_limit=0.016).why_not == ""
     assert writer(params, weights, epochs=(0, 1), weights_limit=0.031).why_not == (
         "The model cannot write in this page: its weights would take 0.032 MB, and "
-        "report.weights_limit is 0.031; a higher limit or report.weights_dtype: int16 makes room."
+        "report.weights_limit is 0.031; use a higher limit or report.weights_dtype: int16."
     )
     assert writer(params, weights, weights_limit=0.00802, weights_dtype="int16").why_not == ""
 
