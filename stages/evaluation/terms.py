@@ -32,8 +32,8 @@ TERMS = {
     ),
     "8-gram novelty": (
         "The share of the sample's runs of 8 characters that do not occur in the text. Near 0\u00a0% it "
-        "copies, near 100\u00a0% it hardly writes the language of the text. In between, neither more nor less "
-        "is better by itself."
+        "copies, near 100\u00a0% it hardly writes the language of the text. In between, neither more nor "
+        "less is better by itself."
     ),
     "longest copy": (
         "The length of the sample's longest passage that occurs in the text. Lower is better: a long one was "
