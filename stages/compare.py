@@ -32,8 +32,8 @@ def main() -> None:
     runs = read_runs(names)
     write_bytes_atomically(COMPARE_FILE, render_comparison(runs).encode())
     print(f"{', '.join(run.name for run in runs)}: {COMPARE_FILE}")
-    if len(runs) == 1:
-        print("these have the same parameters and results; `dvc exp show` lists other runs")
+    if len(runs) == 1 < len(names):
+        print("they have the same parameters and results; `dvc exp show` lists other runs")
 
 
 if __name__ == "__main__":

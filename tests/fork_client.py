@@ -26,6 +26,8 @@ def main() -> None:
     status = int(server.recv(32) or signal.SIGKILL)  # nothing: the server has ended and killed the fork
     if not os.WIFSIGNALED(status):
         sys.exit(os.WEXITSTATUS(status))
+    if status == signal.SIGINT:
+        signal.signal(status, signal.SIG_DFL)  # no second traceback
     os.kill(os.getpid(), os.WTERMSIG(status))
 
 

@@ -3,11 +3,11 @@
     python tests/fork_server.py FOLDER
 
 An import of TensorFlow takes seconds, most of the time of a stage of a small project. The server writes
-FOLDER/python, a command that takes `-m MODULE` or `-c CODE`, and prints a line when it is ready. When its
-standard input ends it kills what still runs, deletes FOLDER and ends.
+FOLDER/python, which takes `-m MODULE` or `-c CODE` (with other options it is Python itself), and prints a
+line when it is ready. When its standard input ends it kills what still runs, deletes FOLDER and ends.
 
-The started process has its own directory, environment, standard descriptors, cores and exit status. Else it
-differs from one that is started by itself:
+The started process has its own directory, environment, standard descriptors, cores, umask and exit status.
+Else it differs from one that is started by itself:
 
 - Its parent is the server. It gets none of the command's signals, but is killed some milliseconds after the
   command has ended. It has the server's limits of resources and namespaces.
@@ -38,7 +38,7 @@ PACKAGES = [
     *("dvc.cli.parser", "dvc.repo.experiments.queue.celery", "dvc.stage.run", "dvc.utils.hydra"),
     *("dvc_render", "networkx", "pygit2", "pyparsing", "ruamel.yaml"),  # DVC imports them where it needs them
 ]
-# as stages/training/device.py sets them before its import
+# as stages/training/device.py sets them before its import; XLA reads its flags later, at its first use
 LOADED_WITH = {"KERAS_BACKEND": "tensorflow", "TF_ENABLE_ONEDNN_OPTS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
 STANDARD = [0, 1, 2]
 

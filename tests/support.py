@@ -21,6 +21,8 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
+# the server takes Linux's pidfd; and a fork cannot use a GPU's driver that was loaded before
+FORKS = hasattr(os, "pidfd_open") and not any(map(os.path.exists, ("/dev/nvidiactl", "/dev/dxg")))
 
 
 def make_text(characters: int, seed: int = 0) -> str:
@@ -59,16 +61,16 @@ def fork_server() -> tuple[subprocess.Popen, Path]:
     assert server.stdout is not None
     atexit.register(server.wait)
     atexit.register(server.stdin.close)
-    server.stdout.readline()  # when it is ready
+    assert server.stdout.readline() == b"ready\n", (folder / "errors").read_text(encoding="utf-8")
     return server, folder
 
 
 def forking_python() -> str:
     """A Python whose processes are forks of one that has imported TensorFlow.
 
-    Only on Linux, and not where there is an NVIDIA GPU: a fork cannot use a driver that was loaded before.
+    Where `FORKS` is false it is Python itself.
     """
-    if sys.platform != "linux" or any(map(os.path.exists, ("/dev/nvidiactl", "/dev/dxg"))):
+    if not FORKS:
         return sys.executable
     server, folder = fork_server()
     assert server.poll() is None, (folder / "errors").read_text(encoding="utf-8")

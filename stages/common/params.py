@@ -132,7 +132,7 @@ class Report(Section):
 
     weights: Literal["final", "all", "none"] = parameter("final, all or none")
     weights_dtype: Literal["float32", "int16"] = parameter("float32 or int16")
-    weights_limit: Number = parameter("megabytes from 0.001 to 1,000", ge=0.001, le=1000)
+    weights_limit: Number = parameter("megabytes from 0.001 to 500", ge=0.001, le=500)
 
 
 class Params(Section):

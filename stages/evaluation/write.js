@@ -4,12 +4,13 @@ const settings = JSON.parse(byId("writer").textContent);
 const vocabulary = Array.from(settings.vocabulary);
 const indexOf = new Map(vocabulary.map((character, index) => [character, index]));
 const form = byId("write-form"), at = byId("character"), text = byId("written").appendChild(new Text());
+const SHOWN_OF_PROMPT = 2000, NAMED = 20; // characters
 const NAMES = { " ": "space", "\n": "new line", "\t": "tab" };
-let worker = null, job = 0, writing = false, followed = true, characters = [], ends = [], sent = null, of = null;
+let worker = null, job = 0, writing = false, followed = true, characters = [], ends = [], sent = null, withEpoch = "";
 
 const name = (index) => NAMES[vocabulary[index]] ?? vocabulary[index];
 const percent = (share) => `${(share * 100).toFixed(1)} %`;
-const written = () => `${characters.length.toLocaleString("en")} characters${of}`;
+const written = () => `${characters.length.toLocaleString("en")} character${characters.length === 1 ? "" : "s"}${withEpoch}`;
 const say = (...sentences) => (byId("write-status").textContent = sentences.filter(Boolean).join(" "));
 
 function epoch() {
@@ -23,6 +24,7 @@ function read(prompt) {
   if (settings.newlines_to_spaces) prompt = prompt.replaceAll("\n", " ");
   const all = Array.from(prompt), known = all.filter((character) => indexOf.has(character));
   const foreign = [...new Set(all.filter((character) => !indexOf.has(character)))].map((each) => `“${each}”`);
+  if (foreign.length > NAMED) foreign.splice(NAMED, Infinity, "…");
   return [known, foreign.length ? `Left out, since the text has no such character: ${foreign.join(", ")}.` : ""];
 }
 
@@ -40,22 +42,23 @@ function start() {
 let leftOut = "";
 function write() {
   const [known, foreign] = read(byId("write-prompt").value);
+  byId("write-prompt").setAttribute("aria-invalid", String(!known.length));
+  if (!known.length) return writing || say(foreign, "Write at least one character that the text has.");
   leftOut = foreign;
-  byId("write-prompt").toggleAttribute("aria-invalid", !known.length);
-  if (!known.length) return say(leftOut, "Write at least one character that the text has.");
   if (worker === null) start();
   const number = (id) => byId(id).valueAsNumber, topK = number("top-k"), from = epoch();
   text.data = "";
   characters = [];
   ends = [];
   followed = writing = true;
-  byId("written-prompt").textContent = known.join("");
+  // a browser takes seconds to lay out some scripts
+  byId("written-prompt").textContent = known.length > SHOWN_OF_PROMPT ? `…${known.slice(-SHOWN_OF_PROMPT).join("")}` : known.join("");
   byId("result").hidden = false;
   at.value = at.max = 1;
   byId("drawn").textContent = "";
   byId("bars").replaceChildren();
-  of = ` with epoch ${from}`;
-  say(leftOut, `Writing${of} …`);
+  withEpoch = ` with epoch ${from}`;
+  say(leftOut, `Writing${withEpoch} …`);
   worker.postMessage({
     id: ++job, settings, epoch: from,
     weights: from === sent ? undefined : byId(`weights-${from}`).textContent,
@@ -78,7 +81,7 @@ function receive({ characters: more, done, seconds }) {
   if (followed) reveal();
   if (!done) return;
   writing = false;
-  const rate = Math.round(characters.length / seconds).toLocaleString("en");
+  const rate = Math.round(characters.length / Math.max(seconds, 1e-4)).toLocaleString("en"); // the clock's step
   say(leftOut, `${written()}, ${rate} a second.`);
 }
 

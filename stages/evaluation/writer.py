@@ -77,10 +77,12 @@ def make_writer(
             )
         weights[epoch] = encode_weights(arrays, settings.weights_dtype)
         if (megabytes := len(weights[epoch]) * len(epochs) / 1e6) > settings.weights_limit:
+            smaller = ["a higher limit"]
+            smaller += ["report.weights_dtype: int16"] * (settings.weights_dtype == "float32")
+            smaller += ["report.weights: final"] * (len(epochs) > 1)
             return Writer(
-                f"The model cannot write in this page: its weights would take {megabytes:.3g} MB, and "
-                f"report.weights_limit is {settings.weights_limit:g}; use a higher limit or "
-                "report.weights_dtype: int16."
+                f"The model cannot write in this page: its weights would take {megabytes:.4g} MB, and "
+                f"report.weights_limit is {settings.weights_limit:g}; use {' or '.join(smaller)}."
             )
     return Writer(
         settings={

@@ -3,6 +3,7 @@
 import json
 import math
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -250,6 +251,29 @@ def test_it_is_used_by_keyboard_alone_and_no_request_leaves_it(show, models):
     own, worker = requested(page)
     assert own.startswith("file://")
     assert worker.startswith("blob:")
+
+
+def test_what_is_not_wanted_any_more_costs_nothing(show, models):
+    """Write is pressed many times; then a text is stopped while its very long prompt is read."""
+    page = show(writer_of(models, "carried"))
+    fill(page, write_prompt=PROMPT, length=10_000)
+    write(page, "Writing")
+    page.execute_script(
+        "for (let press = 0; press < 200; press++) document.getElementById('write-form').requestSubmit()"
+    )
+    began = time.monotonic()
+    WebDriverWait(page, 30, 0.02).until(lambda d: content(d, "written"))
+    assert time.monotonic() - began < 4  # 200 batches of 40 ms are 8 s
+    fill(page, write_prompt="bad cab " * 50_000)
+    write(page, "Writing")
+    assert len(content(page, "written-prompt")) == 2001
+    page.find_element(By.ID, "stop").click()
+    assert content(page, "write-status") == "Stopped after 0 characters with epoch 0."
+    fill(page, write_prompt="bad", length=1)
+    began = time.monotonic()
+    assert len(write(page)) == 1
+    assert content(page, "write-status").startswith("1 character with epoch 0, ")
+    assert time.monotonic() - began < 4
 
 
 def test_a_prompt_needs_a_character_of_the_text(show, models):

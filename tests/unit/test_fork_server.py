@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import forking_python
+from tests.support import FORKS, forking_python
 
 SAYS = """
 import os, sys
@@ -18,10 +18,10 @@ print(oct(os.umask(0)), os.sched_getaffinity(0), file=sys.stderr)
 sys.exit(int(sys.argv[1]))
 """
 
-CORE = min(os.sched_getaffinity(0)) if sys.platform == "linux" else 0
+CORE = min(os.sched_getaffinity(0)) if FORKS else 0
 ONE_CORE = [shutil.which("taskset") or "taskset", "-c", str(CORE)]
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only on Linux tests start Python as forks")
+pytestmark = pytest.mark.skipif(not FORKS, reason="tests start no forks here")
 
 
 def both(folder, *command):
@@ -57,9 +57,10 @@ def test_a_fork_has_its_own_surroundings(tmp_path, command):
         ]
 
 
-@pytest.mark.parametrize("number", [9, 11])
+@pytest.mark.parametrize("number", [2, 9, 11])
 def test_a_forks_signal_is_the_commands(tmp_path, number):
-    forked, plain = both(tmp_path, "-c", f"import os; os.kill(os.getpid(), {number})")
+    code = f"import os, signal; signal.signal(2, signal.SIG_DFL); os.kill(os.getpid(), {number})"
+    forked, plain = both(tmp_path, "-c", code)
     assert forked == plain == [-number, "", ""]
 
 

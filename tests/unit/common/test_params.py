@@ -72,7 +72,7 @@ BAD = [
     ("sample__seed", 0.5, "sample.seed: got 0.5; takes"),
     ("report__weights", "best", "report.weights: got 'best'; takes final, all or none"),
     ("report__weights_dtype", "int8", "report.weights_dtype: got 'int8'; takes float32 or int16"),
-    ("report__weights_limit", 0, "report.weights_limit: got 0; takes megabytes from 0.001 to 1,000"),
+    ("report__weights_limit", 0, "report.weights_limit: got 0; takes megabytes from 0.001 to 500"),
     ("download__corpus", "", "download.corpus: got ''; takes the path of a corpus's"),
     ("download__offline_corpus", "bible", "download.offline_corpus: got 'bible'; takes the path of"),
     ("download__sha256", "12ab", "download.sha256: got '12ab'; takes 64 hexadecimal digits"),

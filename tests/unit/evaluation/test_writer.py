@@ -66,9 +66,11 @@ def test_above_the_limit_it_is_said_why(params):
     weights = np.ones((1500, 2), np.float32)  # 16,000 characters of base64, 8,012 in int16
     assert writer(params, weights, weights_limit=0.016).why_not == ""
     assert writer(params, weights, epochs=(0, 1), weights_limit=0.031).why_not == (
-        "The model cannot write in this page: its weights would take 0.032 MB, and "
-        "report.weights_limit is 0.031; use a higher limit or report.weights_dtype: int16."
+        "The model cannot write in this page: its weights would take 0.032 MB, and report.weights_limit is "
+        "0.031; use a higher limit or report.weights_dtype: int16 or report.weights: final."
     )
+    alone = writer(params, weights, weights_limit=0.008, weights_dtype="int16").why_not
+    assert alone.endswith("report.weights_limit is 0.008; use a higher limit.")
     assert writer(params, weights, weights_limit=0.00802, weights_dtype="int16").why_not == ""
 
 
