@@ -28,11 +28,11 @@ TERMS = {
     ),
     "known words": (
         "The share of the sample's words that occur in the text. Higher is better, but a model "
-        "that only copies has 100\u00a0%, too."
+        "that only copies has 100 %, too."
     ),
     "8-gram novelty": (
-        "The share of the sample's runs of 8 characters that do not occur in the text. Near 0\u00a0% it "
-        "copies, near 100\u00a0% it hardly writes the language of the text. In between, neither more nor "
+        "The share of the sample's runs of 8 characters that do not occur in the text. Near 0 % it "
+        "copies, near 100 % it hardly writes the language of the text. In between, neither more nor "
         "less is better by itself."
     ),
     "longest copy": (
