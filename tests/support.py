@@ -21,8 +21,11 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
-# the server takes Linux's pidfd; and a fork cannot use a GPU's driver that was loaded before
-FORKS = hasattr(os, "pidfd_open") and not any(map(os.path.exists, ("/dev/nvidiactl", "/dev/dxg")))
+# of NVIDIA's driver; the last one is that of Windows's subsystem for Linux
+TRACES_OF_A_DRIVER = ("/dev/nvidia0", "/proc/driver/nvidia/version", "/dev/dxg")
+DRIVER = bool(shutil.which("nvidia-smi")) or any(map(os.path.exists, TRACES_OF_A_DRIVER))
+# the server takes Linux's pidfd; and a fork cannot use a driver that was loaded before
+FORKS = hasattr(os, "pidfd_open") and not DRIVER
 
 
 def make_text(characters: int, seed: int = 0) -> str:

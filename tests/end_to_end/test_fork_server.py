@@ -26,21 +26,19 @@ pytestmark = pytest.mark.skipif(not FORKS, reason="tests start no forks here")
 
 def both(folder, *command):
     """Run it as a fork and by Python itself; returns exit status, output and errors of each."""
-    return [
-        [done.returncode, done.stdout, done.stderr]
-        for python in (forking_python(), sys.executable)
-        for done in [
-            subprocess.run(
-                [*ONE_CORE, python, *command],
-                cwd=folder,
-                env={"OF_THE_TEST": "ä"},
-                input="typed",
-                capture_output=True,
-                text=True,
-                umask=0o27,
-            )
-        ]
-    ]
+    found = []
+    for python in (forking_python(), sys.executable):
+        done = subprocess.run(
+            [*ONE_CORE, python, *command],
+            cwd=folder,
+            env={"OF_THE_TEST": "ä"},
+            input="typed",
+            capture_output=True,
+            text=True,
+            umask=0o27,
+        )
+        found.append([done.returncode, done.stdout, done.stderr])
+    return found
 
 
 @pytest.mark.parametrize("command", [("-m", "module"), ("-c", SAYS)])

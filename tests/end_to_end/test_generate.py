@@ -120,19 +120,13 @@ def test_it_asks_again_and_goes_on(finished):
 
 
 def test_it_streams_and_stops_quietly_when_the_pipe_closes(finished):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "stages.generate", "--length", "100000000"],
-        cwd=finished.root,
-        env=finished.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    process = finished.start("python", "-m", "stages.generate", "--length", "100000000", fork=False)
     assert process.stdout is not None
     assert process.stderr is not None
     assert len(process.stdout.read(50)) == 50  # long before it is done
     process.stdout.close()
     process.wait(timeout=60)
-    assert process.stderr.read() == b""
+    assert process.stderr.read() == ""
 
 
 @pytest.mark.parametrize(

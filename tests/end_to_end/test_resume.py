@@ -37,14 +37,7 @@ def kill_and_resume(one_process, root: Path, epochs: int, delay: float, how: sig
     original = one_process
     project = untrained_copy(original, root)
     store = root / ".dvc/cache/checkpoints"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "stages.train"],
-        cwd=root,
-        env=project.environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = project.start("python", "-m", "stages.train", fork=False)
     while epochs and process.poll() is None and not list(store.glob(f"*/epoch-{epochs - 1:03d}.npz")):
         time.sleep(0.002)
     time.sleep(delay)
@@ -220,14 +213,7 @@ def test_a_read_only_folder_is_named(one_process, tmp_path):
 def test_two_at_once_do_no_damage(one_process, tmp_path):
     original = one_process
     project = untrained_copy(original, tmp_path / "project")
-    first = subprocess.Popen(
-        [sys.executable, "-m", "dvc", "repro", "train"],
-        cwd=project.root,
-        env=project.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    first = project.start("python", "-m", "dvc", "repro", "train", fork=False)
     wait_for_epochs(project, 1)
     training = psutil.Process(first.pid).children(recursive=True)
     for process in training:
@@ -237,8 +223,8 @@ def test_two_at_once_do_no_damage(one_process, tmp_path):
     assert 1 <= len(list(project.root.glob(".dvc/cache/checkpoints/*/epoch-*.npz"))) < EPOCHS
     for process in training:
         process.resume()
-    output, _ = first.communicate(timeout=120)
-    assert first.returncode == 0, output
+    said = first.communicate(timeout=120)
+    assert first.returncode == 0, said
     assert second.returncode != 0
     assert "lock" in second.stderr.lower() or "is busy" in second.stderr
     assert trained(project.root) == trained(original.root)

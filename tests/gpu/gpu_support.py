@@ -5,7 +5,6 @@ import csv
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,10 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tests.support import ROOT, Project, copy_of_the_project, make_text
+from tests.support import DRIVER, ROOT, Project, copy_of_the_project, make_text
 
-# of NVIDIA's driver; the last one is that of Windows's subsystem for Linux
-TRACES_OF_A_DRIVER = ("/dev/nvidia0", "/proc/driver/nvidia/version", "/dev/dxg")
 ASK_TENSORFLOW = """
 import json
 import stages.training.device
@@ -40,7 +37,7 @@ class Gpus(NamedTuple):
 
 def find_gpus() -> Gpus:
     """Ask TensorFlow in a process of its own; where there is no trace of a driver, do not start it."""
-    if not shutil.which("nvidia-smi") and not any(map(os.path.exists, TRACES_OF_A_DRIVER)):
+    if not DRIVER:
         return Gpus([], "no GPU: there is no NVIDIA driver here, neither nvidia-smi nor /dev/nvidia0")
     done = subprocess.run(
         [sys.executable, "-c", ASK_TENSORFLOW], cwd=ROOT, capture_output=True, text=True, timeout=300
