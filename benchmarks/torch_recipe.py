@@ -29,15 +29,19 @@ State = tuple[torch.Tensor, torch.Tensor]
 
 
 class Network(nn.Module):
-    """One LSTM layer and the output layer, with Keras's distributions of initial weights.
+    """An embedding if asked for, one LSTM layer, the output layer; Keras's initial distributions.
 
     PyTorch's LSTM has two biases that are added. The second one stays 0, so the model is Keras's.
     """
 
-    def __init__(self, size: int, units: int) -> None:
+    def __init__(self, size: int, units: int, embedding: int | None) -> None:
         super().__init__()
         self.size = size
-        self.lstm, self.dense = nn.LSTM(size, units, batch_first=True), nn.Linear(units, size)
+        self.embedding = None if embedding is None else nn.Embedding(size, embedding)
+        if self.embedding is not None:
+            nn.init.xavier_uniform_(self.embedding.weight)
+        self.lstm = nn.LSTM(size if embedding is None else embedding, units, batch_first=True)
+        self.dense = nn.Linear(units, size)
         nn.init.xavier_uniform_(self.lstm.weight_ih_l0)
         nn.init.orthogonal_(self.lstm.weight_hh_l0)
         nn.init.xavier_uniform_(self.dense.weight)
@@ -57,9 +61,8 @@ class Network(nn.Module):
         A row goes on from the state before, or begins with zeros.
         """
         kept = torch.from_numpy(goes_on.astype("f4"))[None, :, None]
-        outputs, after = self.lstm(
-            nn.functional.one_hot(x, self.size).float(), (state[0] * kept, state[1] * kept)
-        )
+        inputs = nn.functional.one_hot(x, self.size).float() if self.embedding is None else self.embedding(x)
+        outputs, after = self.lstm(inputs, (state[0] * kept, state[1] * kept))
         return self.dense(outputs), after
 
 
@@ -77,7 +80,7 @@ class Training:
         self.train: Train = params.train
         self.plan = Plan(params.train, len(windows.x))
         self.text = joined(windows.x, windows.y)
-        self.network = Network(len(windows.vocabulary), params.model.units)
+        self.network = Network(len(windows.vocabulary), params.model.units, params.model.embedding)
         self.weights = [each for each in self.network.parameters() if each.requires_grad]
         self.optimizer = torch.optim.Adam(self.weights, betas=BETAS)
 
@@ -125,7 +128,7 @@ class Training:
 def require_plain(params: Params) -> None:
     """End with a line where the parameters are of another training than the one that is written here."""
     expected = {
-        "model": {"cell": "lstm", "layers": 1, "dropout": 0.0, "embedding": None},
+        "model": {"cell": "lstm", "layers": 1, "dropout": 0.0},
         "train": {
             "targets": "all",
             "state": "carried",
@@ -134,6 +137,7 @@ def require_plain(params: Params) -> None:
             "ema_momentum": None,
             "weight_dropout": 0.0,
             "embedding_dropout": 0.0,
+            "tied_embedding": False,
             "keep": "best",
         },
     }

@@ -206,7 +206,7 @@ SMALL = {
     "train__epochs": 2,
     "train__batch_size": 128,
     "train__microbatches": 2,  # each is compiled, which takes most of the time of so small a run
-    "train__preview": 10,
+    "train__preview": 0,  # its program would be compiled, too
     "sample__length": 20,
     "sample__temperatures": [0.0, 0.5, 1.0],
 }

@@ -87,7 +87,8 @@ class AllGather:
         self._largest = max(map(len, shares))
         self._blocks = workers * self._largest
         # the strategy has its own order of the workers; find it out once
-        order = tf.function(self._gather)(tf.constant([[distribution.index]])).numpy()[:, 0].tolist()
+        gather = tf.function(self._gather, autograph=False)
+        order = gather(tf.constant([[distribution.index]])).numpy()[:, 0].tolist()
         self._rows = [
             order.index(worker) * self._largest + n
             for worker, share in enumerate(shares)

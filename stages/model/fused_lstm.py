@@ -81,7 +81,7 @@ def applies_to(model: keras.Model) -> bool:
     )
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _cell_forward(wb, x, zh, c):
     """Compute one time step: wb (V, 4H) is W + b, x (n,) indices, zh (n, 4H) is h U, c (n, H).
 
@@ -96,7 +96,7 @@ def _cell_forward(wb, x, zh, c):
     return tf.cast(gates, zh.dtype), c, tf.cast(o * tf.tanh(c), zh.dtype)
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _cell_backward(gates, c_before, c, dh, dc):
     """Differentiate one time step: gates (n, 4H), the rest (n, H). Returns dz (n, 4H) and dc before it."""
     i, f, g, o = tf.split(tf.cast(gates, c.dtype), 4, axis=1)

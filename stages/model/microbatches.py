@@ -5,7 +5,7 @@ run side by side on as many cores as there are, and each bit of the result is th
 cores or workers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import tensorflow as tf
@@ -38,16 +38,28 @@ def sum_in_order(*terms):
     ten thousand steps, under load, it adds in another order. Nor is `+` outside XLA, which TensorFlow's
     graph optimizer turns into the same kernel.
     """
-    widest = tf.float64 if terms[0].dtype == tf.float64 else tf.float32
-    return _sum_by_xla(*terms, dtype=widest) if len(terms) > 1 else tf.cast(terms[0], widest)
-
-
-@tf.function(jit_compile=True)
-def _sum_by_xla(*terms, dtype):
-    total = tf.cast(terms[0], dtype)
-    for term in terms[1:]:
-        total += tf.cast(term, dtype)
+    (total,) = sums_in_order([[term] for term in terms])
     return total
+
+
+def sums_in_order(parts: Sequence[Sequence[tf.Tensor]]) -> list[tf.Tensor]:
+    """Sum the first tensors of all parts as `sum_in_order` does, then the second ones, and so on.
+
+    All sums are one program, so there is one compilation.
+    """
+    return _sums_by_xla(parts) if len(parts) > 1 else [tf.cast(term, _wide(term)) for term in parts[0]]
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _sums_by_xla(parts):
+    totals = [tf.cast(term, _wide(term)) for term in parts[0]]
+    for part in parts[1:]:
+        totals = [total + tf.cast(term, total.dtype) for total, term in zip(totals, part, strict=True)]
+    return totals
+
+
+def _wide(term: tf.Tensor) -> tf.DType:
+    return tf.float64 if term.dtype == tf.float64 else tf.float32
 
 
 def fold_in(key: tf.Tensor, number: int | tf.Tensor) -> tf.Tensor:
@@ -89,10 +101,12 @@ def over_microbatches(
         rows += [tf.split(tensor, len(own)) for tensor in state]
         results = [gradients_of(*part) for part in zip(*rows, strict=True)]
         parts = [(loss, own_gradients) for loss, own_gradients, *_ in results]
-        losses, each = zip(*(exchange(parts) if exchange else parts), strict=True)
+        if exchange:
+            parts = exchange(parts)
+        loss, *sums = sums_in_order([[loss, *own_gradients] for loss, own_gradients in parts])
         after = [
             tf.concat(tensors, axis=0) for tensors in zip(*(rest for _, _, *rest in results), strict=True)
         ]
-        return sum_in_order(*losses), [sum_in_order(*terms) for terms in zip(*each, strict=True)], *after
+        return loss, sums, *after
 
     return gradients

@@ -199,9 +199,11 @@ def _run_epochs(
             values = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
             print(
                 f"epoch {epoch} (of 0 to {settings.epochs - 1}): {values}; {seconds:.1f} s, "
-                f"{trainer.plan.windows / seconds:,.0f} windows/s\n  {trainer.preview(epoch)}",
+                f"{trainer.plan.windows / seconds:,.0f} windows/s",
                 flush=True,
             )
+            if settings.preview:
+                print(f"  {trainer.preview(epoch)}", flush=True)
         history.append(metrics)
         # written each epoch, so that `dvc exp show` and `dvc plots show` follow a run
         write_bytes_atomically(LOSSES_FILE, table_of(history, settings.targets).encode())

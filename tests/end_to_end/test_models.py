@@ -16,8 +16,9 @@ def test_every_parameter_at_once_in_the_pipeline(small):
     """Two GRU layers trained on all targets: the model keeps the article's shapes and texts follow it."""
     small.set_params(**EVERYTHING, model__cell="gru", train__keep="best", train__epochs=3)
     small.set_params(train__preview=5, sample__length=15)
-    for stage in ("vectorize", "train", "sample"):
-        small.run("python", "-m", f"stages.{stage}")
+    small.run("python", "-m", "stages.vectorize")
+    said = small.run("python", "-m", "stages.train").stdout.splitlines()
+    small.run("python", "-m", "stages.sample")
     model = keras.models.load_model(small.root / "models/model.keras")
     with np.load(small.root / "data/windows.npz") as file:
         x, y, vocabulary = file["x_val"], file["y_val"], file["vocabulary"]
@@ -30,6 +31,8 @@ def test_every_parameter_at_once_in_the_pipeline(small):
     assert validation == pytest.approx(metrics["val_loss"], abs=1e-4)
 
     lines = [json.loads(line) for line in small.read("metrics/samples.jsonl").splitlines()]
+    previews = [said[n + 1] for n, line in enumerate(said) if line.startswith("epoch ")]
+    assert previews == [f"  {s['text'][:5]}" for s in lines if s["temperature"] == 0.5]
     best = [s for s in lines if (s["epoch"], s["temperature"]) == (metrics["best_epoch"], 0.0)]
     text = best[0]["prompt"]
     for _ in range(15):

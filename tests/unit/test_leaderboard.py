@@ -80,7 +80,8 @@ def test_each_line_has_the_time_at_which_it_came(tmp_path):
         timed_lines(["-c", "import sys; print('said'); sys.stderr.write('why'); sys.exit(3)"], tmp_path)
 
 
-def test_pytorch_trains_as_the_pipeline_does(params):
+@pytest.mark.parametrize("embedding", [None, 7])
+def test_pytorch_trains_as_the_pipeline_does(params, embedding):
     pytest.importorskip("torch")
     import torch
 
@@ -92,6 +93,7 @@ def test_pytorch_trains_as_the_pipeline_does(params):
         vectorize__validation_step=9,
         vectorize__validation=0.2,
         model__units=12,
+        model__embedding=embedding,
         train__batch_size=16,
         train__microbatches=2,
         train__targets="all",
@@ -110,7 +112,7 @@ def test_pytorch_trains_as_the_pipeline_does(params):
     other = torch_recipe.Training(settings, windows)
     assert (validation.LANES, validation.WARM_UP) == (torch_recipe.LANES, torch_recipe.WARM_UP)
     assert sum(each.numel() for each in other.weights) == trainer.model.count_params()
-    ours = [each.T if each.ndim == 2 else each for each in trainer.model.get_weights()]
+    ours = as_pytorch_has_them(trainer)
     for weight, value, drawn in zip(other.weights, ours, copies(other), strict=True):
         assert drawn.shape == value.shape
         np.testing.assert_allclose(drawn.std(), value.std(), atol=0.05)  # the same distributions
@@ -120,8 +122,7 @@ def test_pytorch_trains_as_the_pipeline_does(params):
         assert other.epoch(epoch) == pytest.approx(expected["loss"], abs=1e-4)
         measured = other.evaluate(windows.x_val, windows.y_val)
         assert measured == pytest.approx(expected["val_loss"], abs=1e-4)
-    for weight, value, start in zip(copies(other), trainer.model.get_weights(), ours, strict=True):
-        value = value.T if value.ndim == 2 else value
+    for weight, value, start in zip(copies(other), as_pytorch_has_them(trainer), ours, strict=True):
         np.testing.assert_allclose(weight, value, atol=1e-3)
         assert np.abs(value - start).max() > 0.05  # they have moved by far more than they differ
     norms = [each.grad.norm().item() ** 2 for each in other.weights]
@@ -131,3 +132,11 @@ def test_pytorch_trains_as_the_pipeline_does(params):
 def copies(training):
     """The weights as arrays of their own."""
     return [each.detach().numpy().copy() for each in training.weights]
+
+
+def as_pytorch_has_them(trainer):
+    """The weights of the pipeline's model: kernels transposed, the embedding's table not."""
+    return [
+        value.T if value.ndim == 2 and weight.path.split("/")[-2] != "embedding" else value
+        for weight, value in zip(trainer.model.weights, trainer.model.get_weights(), strict=True)
+    ]
