@@ -56,7 +56,7 @@ def test_loss_and_gradients_are_keras_s(microbatches):
     model = random_model()
     x, y = random_batch(8)
     weight = np.array([1, 1, 1, 1, 1, 1, 0, 0], np.float32)  # two rows only pad
-    loss, gradients = tf.function(fused_gradients(model, microbatches))(x, y, weight, KEY)
+    loss, gradients = tf.function(fused_gradients(model, microbatches), autograph=False)(x, y, weight, KEY)
     with tf.GradientTape() as tape:
         p = model(tf.one_hot(x[:6], SIZE))
         expected = tf.reduce_mean(keras.losses.categorical_crossentropy(tf.one_hot(y[:6], SIZE), p))
@@ -72,7 +72,7 @@ def test_gradients_are_the_slope_of_the_loss():
     x, y = random_batch(4, seed=3)
     share = np.full(4, 0.25)
     as_tensors = [tf.constant(w, tf.float64) for w in weights]
-    _, gradients = tf.function(loss_and_gradients)(as_tensors, tf.constant(x), y, share)
+    _, gradients = tf.function(loss_and_gradients, autograph=False)(as_tensors, tf.constant(x), y, share)
     for position, (weight, gradient) in enumerate(zip(weights, gradients, strict=True)):
         for index in [tuple(rng.integers(0, weight.shape)) for _ in range(12)]:
             around = []
@@ -89,8 +89,8 @@ def test_matrix_products_in_bfloat16_are_near():
     model = random_model()
     x, y = random_batch(64)
     weight = np.ones(64, np.float32)
-    ours = tf.function(fused_gradients(model, 2, tf.bfloat16))(x, y, weight, KEY)
-    expected = tf.function(keras_gradients(model))(x, y, weight, KEY)
+    ours = tf.function(fused_gradients(model, 2, tf.bfloat16), autograph=False)(x, y, weight, KEY)
+    expected = tf.function(keras_gradients(model), autograph=False)(x, y, weight, KEY)
     assert_near(ours, expected, loss=0.01, norm=0.03)
 
 
@@ -103,8 +103,12 @@ def test_tf32_is_refused_on_a_cpu(params):
 def test_one_character_windows_have_no_recurrence():
     model = build_model(1, SIZE, UNITS)
     x, y = random_batch(4)
-    _, gradients = tf.function(fused_gradients(model, 1))(x[:, :1], y, np.ones(4, np.float32), KEY)
-    _, expected = tf.function(keras_gradients(model))(x[:, :1], y, np.ones(4, np.float32), KEY)
+    _, gradients = tf.function(fused_gradients(model, 1), autograph=False)(
+        x[:, :1], y, np.ones(4, np.float32), KEY
+    )
+    _, expected = tf.function(keras_gradients(model), autograph=False)(
+        x[:, :1], y, np.ones(4, np.float32), KEY
+    )
     for ours, theirs in zip(gradients, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
