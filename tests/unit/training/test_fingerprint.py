@@ -91,7 +91,7 @@ MUTATIONS = [
     ("model/fused_lstm.py", "for t in reversed(range(maxlen))", "for t in range(maxlen)"),
     ("model/fused_lstm.py", "i * (1 - g * g)", "i * (2 - g * g)"),
     ("model/microbatches.py", "weight / tf.reduce_sum(weight)", "weight / tf.reduce_max(weight)"),
-    ("model/microbatches.py", "for term in terms[1:]", "for term in terms[:0:-1]"),
+    ("model/microbatches.py", "for part in parts[1:]", "for part in parts[:0:-1]"),
     ("model/regularization.py", "draws >= rate", "draws < rate"),
     ("text/windows_file.py", "argmax(axis=-1)", "argmin(axis=-1)"),
     ("training/checkpoints.py", "names = sorted(file.files)", "names = file.files"),
