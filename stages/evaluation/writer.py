@@ -70,7 +70,7 @@ def make_writer(
         return Writer(NOT_ASKED_FOR)
     weights: dict[int, str] = {}
     for epoch in epochs:
-        model, arrays = read(epoch)
+        model, arrays = fold_embedding(*read(epoch))
         if not all(np.isfinite(array).all() for array in arrays):
             return Writer(
                 f"The model cannot write in this page: in epoch {epoch} some weights are not finite numbers."
@@ -100,6 +100,29 @@ def make_writer(
         weights=weights,
         length=min(sample.length, MAX_LENGTH),
     )
+
+
+def fold_embedding(
+    model: dict[str, Any], arrays: Sequence[np.ndarray]
+) -> tuple[dict[str, Any], Sequence[np.ndarray]]:
+    """Replace the embedding and the first kernel by their product where that has fewer numbers.
+
+    The page looks characters up in the product, so it needs nothing else of the two.
+
+    Args:
+        model: the arguments of `build_model`.
+        arrays: the weights in Keras's order.
+
+    Returns:
+        Both, of a model without an embedding if it was replaced.
+    """
+    if model["embedding"] is None:
+        return model, arrays
+    table, kernel, *rest = arrays
+    if len(table) * kernel.shape[1] >= table.size + kernel.size:
+        return model, arrays
+    product = (table.astype("f8") @ kernel).astype("f4")
+    return model | {"embedding": None}, [product, *rest]
 
 
 def encode_weights(arrays: Sequence[np.ndarray], dtype: str) -> str:

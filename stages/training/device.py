@@ -33,14 +33,14 @@ if flags and not flags[0].startswith("--"):
 elif WITHOUT_YNNPACK not in flags:
     os.environ["XLA_FLAGS"] = " ".join([*flags, WITHOUT_YNNPACK])  # of two values XLA takes the later one
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only: the rest is about the build
-gc.disable()  # what is imported stays, and looking for garbage in it takes a sixth of the time
+gc.disable()  # what is imported stays; looking for garbage in it takes a sixth of the import
 with quiet_stderr():
     import keras
     import tensorflow as tf  # reads these variables
 
     CUSOLVER = load_cusolver()
     GPUS = tf.config.list_physical_devices("GPU")
-gc.freeze()
+gc.freeze()  # no later collection looks at it either
 gc.enable()
 # a user's ~/.keras/keras.json may have other values
 keras.config.set_floatx("float32")

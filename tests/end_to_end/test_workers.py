@@ -32,7 +32,8 @@ def test_other_models_too(untrained):
         "train__batch_size": 499,  # two steps without a rest, whose size would be compiled too
     }
     untrained.set_params(**settings)
-    untrained.run("python", "-m", "stages.train")
+    said = untrained.run("python", "-m", "stages.train").stdout
+    assert all(line.strip() for line in said.splitlines())  # with train.preview: 0 no line for it
     expected = trained(untrained.root)
     without_training(untrained)
     untrained.set_params(train__workers=2)

@@ -32,7 +32,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "gru": {"cell": "gru"},
     "rnn": {"cell": "rnn"},
     "two layers": {"layers": 2},
-    "embedding": {"embedding": 5},
+    "embedding": {"embedding": 40},  # more than characters, so the page has its product with the kernel
     "gru, all of it": {"cell": "gru", "layers": 3, "embedding": 7, "dropout": 0.3, "units": 13},
     "carried": {"layers": 2},  # its text is read with a state that goes on
 }

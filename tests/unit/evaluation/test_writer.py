@@ -19,7 +19,7 @@ OPTIONS = {
     "layers": 2,
     "units": 5,
     "dropout": 0.1,
-    "embedding": 2,
+    "embedding": None,
 }
 
 
@@ -52,7 +52,7 @@ def test_the_epochs_are_none_the_kept_one_or_all(params):
 def test_the_settings_say_how_the_model_reads(params):
     made = writer(params, np.ones(3, np.float32))
     assert list(made.weights) == made.settings["epochs"] == [3]
-    assert (made.settings["cell"], made.settings["layers"], made.settings["embedding"]) == ("gru", 2, 2)
+    assert (made.settings["cell"], made.settings["layers"], made.settings["embedding"]) == ("gru", 2, None)
     assert (made.settings["prompt"], made.settings["maxlen"], made.length) == ("ab\nb", 4, 400)
     assert made.settings["purpose"] == zlib.crc32(b"generate by hand")
     assert (made.settings["carried"], made.settings["dtype"], made.why_not) == (False, "float32", "")
@@ -72,6 +72,29 @@ def test_above_the_limit_it_is_said_why(params):
     alone = writer(params, weights, weights_limit=0.008, weights_dtype="int16").why_not
     assert alone.endswith("report.weights_limit is 0.008; use a higher limit.")
     assert writer(params, weights, weights_limit=0.00802, weights_dtype="int16").why_not == ""
+
+
+@pytest.mark.parametrize("size", [4, 5])
+def test_an_embedding_that_is_larger_than_its_product_with_the_kernel_is_not_needed(params, size):
+    """3 characters, a kernel of 15 columns: the product has 45 numbers, both have 72 with 4 and 90 with 5."""
+    rng = np.random.default_rng(0)
+    table, kernel, other = rng.normal(size=(3, size)), rng.normal(size=(size, 15)), np.ones(7)
+    settings = params(report__weights="final")
+    read = OPTIONS | {"embedding": size}, [each.astype(np.float32) for each in (table, kernel, other)]
+    made = make_writer(settings.report, settings.sample, TEXT, [0], lambda _: read)
+    assert made.settings["embedding"] is None
+    numbers = np.frombuffer(base64.b64decode(made.weights[0]), "<f4")
+    looked_up = [sum(table[character, n] * kernel[n] for n in range(size)) for character in range(3)]
+    np.testing.assert_allclose(numbers[:45], np.ravel(looked_up), atol=1e-6)
+    np.testing.assert_array_equal(numbers[45:], other)
+
+
+def test_an_embedding_that_is_smaller_stays(params):
+    read = OPTIONS | {"embedding": 2}, [np.ones((3, 2)), np.ones((2, 15)), np.zeros(4)]
+    settings = params()
+    made = make_writer(settings.report, settings.sample, TEXT, [0], lambda _: read)
+    assert made.settings["embedding"] == 2
+    assert len(base64.b64decode(made.weights[0])) == 4 * (6 + 30 + 4)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -63,6 +63,7 @@ def test_rates_go_on_and_no_two_steps_draw_the_same(plan):
 def test_two_halves_of_a_pass_train_as_the_pass_does(params):
     """Byte for byte, the second half by a trainer that starts from the first one's checkpoint."""
     small = {"vectorize__maxlen": 5, "model__units": 4, "train__preview": 0, "train__batch_size": 16}
+    small |= {"train__microbatches": 2}
 
     def trainer(**changes):
         settings = params(**small, **changes)
