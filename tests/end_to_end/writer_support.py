@@ -42,7 +42,7 @@ WEIGHTS = {
     "gru": (1, 3),
     "rnn": (2, 2.5),
     "two layers": (11, 3),
-    "embedding": (4, 3),
+    "embedding": (18, 4),
     "gru, all of it": (3, 3),
     "carried": (20, 4),
 }
