@@ -211,6 +211,14 @@ SMALL = {
     "sample__temperatures": [0.0, 0.5, 1.0],
 }
 
+# a model that is compiled and trained in a moment
+FEW: dict[str, Any] = {
+    "vectorize__maxlen": 5,
+    "model__units": 4,
+    "train__microbatches": 2,
+    "train__preview": 0,
+}
+
 
 def without_training(project: Project) -> None:
     """Leave nothing of the train stage, neither in the store nor to be found by way of `dvc.lock`."""

@@ -46,6 +46,12 @@ def sums_in_order(parts: Sequence[Sequence[tf.Tensor]]) -> list[tf.Tensor]:
     """Sum the first tensors of all parts as `sum_in_order` does, then the second ones, and so on.
 
     All sums are one program, so there is one compilation.
+
+    Args:
+        parts: at least one, of equally many tensors; those that are summed have equal shapes.
+
+    Returns:
+        The sums, in float32 or wider.
     """
     return _sums_by_xla(parts) if len(parts) > 1 else [tf.cast(term, _wide(term)) for term in parts[0]]
 

@@ -202,8 +202,8 @@ def _run_epochs(
                 f"{trainer.plan.windows / seconds:,.0f} windows/s",
                 flush=True,
             )
-            if settings.preview:
-                print(f"  {trainer.preview(epoch)}", flush=True)
+            if preview := trainer.preview(epoch):
+                print(f"  {preview}", flush=True)
         history.append(metrics)
         # written each epoch, so that `dvc exp show` and `dvc plots show` follow a run
         write_bytes_atomically(LOSSES_FILE, table_of(history, settings.targets).encode())

@@ -15,12 +15,11 @@ from stages.text.windows import make_windows
 from stages.training.host_loop import HostLoop
 from stages.training.steps import train_step, validation_step
 from stages.training.trainer import Trainer
-from tests.support import EVERYTHING, make_text
+from tests.support import EVERYTHING, FEW, make_text
 from tests.unit.gradient_support import keras_gradients
 from tests.unit.graph_support import run_graph, summands
 
 MAXLEN, SIZE, UNITS = 6, 5, 4
-FEW = {"vectorize__maxlen": 5, "model__units": 4, "train__microbatches": 2, "train__preview": 0}
 KEY = np.array([1, 2], np.int32)
 WAYS: dict[str, Callable[..., Any]] = {"fused": sequence_gradients, "keras": keras_gradients}
 KINDS = {

@@ -6,7 +6,7 @@ import pytest
 from stages.text.windows import make_windows
 from stages.training.plan import Plan
 from stages.training.trainer import Trainer
-from tests.support import CARRIED, make_text
+from tests.support import CARRIED, FEW, make_text
 
 N = 103  # no multiple of a batch
 
@@ -62,11 +62,9 @@ def test_rates_go_on_and_no_two_steps_draw_the_same(plan):
 
 def test_two_halves_of_a_pass_train_as_the_pass_does(params):
     """Byte for byte, the second half by a trainer that starts from the first one's checkpoint."""
-    small = {"vectorize__maxlen": 5, "model__units": 4, "train__preview": 0, "train__batch_size": 16}
-    small |= {"train__microbatches": 2}
 
     def trainer(**changes):
-        settings = params(**small, **changes)
+        settings = params(**FEW, train__batch_size=16, **changes)
         return Trainer(settings, make_windows(make_text(5 + 3 * 96), settings.vectorize), "cpu")
 
     whole, first, second = trainer(), *(trainer(train__steps_per_epoch=3) for _ in range(2))
