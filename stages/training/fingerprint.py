@@ -6,10 +6,10 @@ and a changed formula, constant or call never reuses an old checkpoint.
 """
 
 import ast
+import functools
 import hashlib
 import json
 import platform
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,31 +104,28 @@ def code_digests(root: Path = ROOT) -> dict[str, str]:
     Returns:
         SHA-256 of the module's syntax tree, by the module's dotted name.
     """
-    trees: dict[str, ast.Module] = {}
+    digests: dict[str, str] = {}
     pending = list(ENTRIES)
     while pending:
         name = pending.pop()
-        if name not in trees and name not in WITHOUT_INFLUENCE:
-            trees[name] = ast.parse((root / name).read_bytes())
-            pending += _imported(trees[name], root)
-    return {
-        name.removesuffix(".py").replace("/", "."): hashlib.sha256(_meaning(tree).encode()).hexdigest()
-        for name, tree in sorted(trees.items())
-    }
+        if name not in digests and name not in WITHOUT_INFLUENCE:
+            digests[name], imported = _digest_and_imports((root / name).read_bytes())
+            pending += [path for path in imported if (root / path).is_file()]
+    return {name.removesuffix(".py").replace("/", "."): digest for name, digest in sorted(digests.items())}
 
 
-def _imported(tree: ast.Module, root: Path) -> Iterator[str]:
-    """Yield the project's modules that a syntax tree imports, as paths relative to the root."""
+@functools.cache
+def _digest_and_imports(source: bytes) -> tuple[str, list[str]]:
+    """Hash the meaning of a module, and list the paths of what it may import from this project."""
+    tree = ast.parse(source)
+    names: list[str] = []
     for node in ast.walk(tree):
-        names: list[str] = []
         if isinstance(node, ast.ImportFrom):
-            names = [f"{node.module}", *(f"{node.module}.{alias.name}" for alias in node.names)]
+            names += [f"{node.module}", *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        for name in names:
-            path = f"{name.replace('.', '/')}.py"
-            if name.startswith("stages.") and (root / path).is_file():
-                yield path
+            names += [alias.name for alias in node.names]
+    paths = [f"{name.replace('.', '/')}.py" for name in names if name.startswith("stages.")]
+    return hashlib.sha256(_meaning(tree).encode()).hexdigest(), paths
 
 
 def _meaning(node: Any) -> str:

@@ -9,7 +9,7 @@ import pytest
 from stages.text.windows import make_windows
 from stages.training.checkpoints import to_bytes
 from stages.training.trainer import Trainer
-from tests.support import CARRIED, EVERYTHING, make_text
+from tests.support import CARRIED, CARRIED_3, EVERYTHING, make_text
 
 
 def test_every_parameter_at_once_in_the_pipeline(small):
@@ -22,8 +22,8 @@ def test_every_parameter_at_once_in_the_pipeline(small):
     model = keras.models.load_model(small.root / "models/model.keras")
     with np.load(small.root / "data/windows.npz") as file:
         x, y, vocabulary = file["x_val"], file["y_val"], file["vocabulary"]
-    size = len(vocabulary)
-    assert model.input_shape == (None, 9, size)
+    size, maxlen = len(vocabulary), EVERYTHING["vectorize__maxlen"]
+    assert model.input_shape == (None, maxlen, size)
     assert model.output_shape == (None, size)
     assert type(model.optimizer).__name__ == "Adam"
     metrics = json.loads(small.read("metrics/train/metrics.json"))
@@ -36,21 +36,21 @@ def test_every_parameter_at_once_in_the_pipeline(small):
     best = [s for s in lines if (s["epoch"], s["temperature"]) == (metrics["best_epoch"], 0.0)]
     text = best[0]["prompt"]
     for _ in range(15):
-        window = np.eye(size)[[list(vocabulary).index(character) for character in text[-9:]]]
+        window = np.eye(size)[[list(vocabulary).index(character) for character in text[-maxlen:]]]
         text += vocabulary[model.predict(window[None], verbose=0)[0].argmax()]
-    assert best[0]["text"] == text[9:]
+    assert best[0]["text"] == text[maxlen:]
     command = ["python", "-m", "stages.generate", "--temperature", "0", "--length", "15"]
-    assert small.run(*command).stdout == text[9:] + "\n"
+    assert small.run(*command).stdout == text[maxlen:] + "\n"
 
 
 @pytest.mark.parametrize("kind", ["the article's", "gru", "carried"])
 def test_a_restored_state_goes_on_to_the_same_bytes(params, kind):
-    article = {"vectorize__maxlen": 9, "model__units": 16, "train__batch_size": 64, "train__preview": 0}
+    article = {"vectorize__maxlen": 4, "model__units": 16, "train__batch_size": 64, "train__preview": 0}
     article |= {"train__microbatches": 3}
     changes: dict[str, dict] = {
         "the article's": article,
         "gru": EVERYTHING | {"model__cell": "gru", "train__steps_per_epoch": 5},
-        "carried": CARRIED | {"train__steps_per_epoch": 5},
+        "carried": CARRIED | {"train__steps_per_epoch": 5} | CARRIED_3,
     }
     settings = params(**changes[kind])
     windows = make_windows(make_text(1500), settings.vectorize)

@@ -239,7 +239,7 @@ def test_one_core_and_all_give_the_same_lock(small, tmp_path):
     shutil.rmtree(pinned / ".dvc/cache")
     core = str(min(os.sched_getaffinity(0)))
     command = ["taskset", "-c", core, "python", "-m", "dvc", "repro", "--force", "sample"]
-    done = Project(pinned).run(*command, fork=False)
+    done = Project(pinned).run(*command)  # a fork has the cores of the command
     assert "were computed before" not in done.stdout
     assert outputs(pinned) == outputs(small.root)
     assert (pinned / "dvc.lock").read_bytes() == (small.root / "dvc.lock").read_bytes()

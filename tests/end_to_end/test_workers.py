@@ -29,9 +29,11 @@ def test_other_models_too(untrained):
         "train__clip_norm": 1.0,
         "train__schedule": "cosine",
         "train__epochs": 2,
-        "train__batch_size": 499,  # two steps without a rest, whose size would be compiled too
+        "vectorize__maxlen": 3,  # each position is compiled
+        "train__batch_size": 333,  # three steps without a rest, whose size would be compiled too
     }
     untrained.set_params(**settings)
+    untrained.run("python", "-m", "stages.vectorize")
     said = untrained.run("python", "-m", "stages.train").stdout
     assert all(line.strip() for line in said.splitlines())  # with train.preview: 0 no line for it
     expected = trained(untrained.root)

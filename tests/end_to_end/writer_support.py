@@ -95,14 +95,14 @@ def make(folder: Path) -> None:
                 main()
             texts.append(printed.getvalue().removesuffix("\n"))
         logits: list[list[float]] = []
+        any_length = build_model(**options | {"maxlen": None})
+        any_length.set_weights(model.get_weights())
+        *_, below, dense = any_length.layers
+        kernel, bias = dense.get_weights()
+        hidden = keras.Model(any_length.inputs, below.output)
         for window in WINDOWS:
-            any_length = build_model(**options | {"maxlen": len(window)})
-            any_length.set_weights(model.get_weights())
-            *_, below, dense = any_length.layers
-            kernel, bias = dense.get_weights()
             x = np.eye(len(VOCABULARY), dtype=np.float32)[window][None]
-            output = keras.Model(any_length.inputs, below.output)([x]).numpy()[0]
-            logits.append((output @ kernel + bias).tolist())
+            logits.append((hidden(x).numpy()[0] @ kernel + bias).tolist())
         about = {"options": options, "likeliest": texts[0], "drawn": texts[1], "logits": logits}
         (place / "about.json").write_text(json.dumps(about), encoding="utf-8")
 

@@ -1,5 +1,6 @@
 """The graph that TensorFlow runs: as it is traced, and after its optimizer has changed it."""
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -47,6 +48,11 @@ def all_operations(graph: Any) -> Iterator[Any]:
         yield from function_def_to_graph.function_def_to_graph(definition).get_operations()
 
 
+@functools.cache
+def _kernels(kind: str) -> list[Any]:
+    return list(kernels.get_registered_kernels_for_op(kind).kernel)
+
+
 def gpu_kernel(operation: Any) -> Any:
     """The GPU kernel that this build of TensorFlow has for an operation with these types, or None."""
 
@@ -58,7 +64,7 @@ def gpu_kernel(operation: Any) -> Any:
                 return False
         return kernel.device_type in ("GPU", "DEFAULT")
 
-    return next(filter(fits, kernels.get_registered_kernels_for_op(operation.type).kernel), None)
+    return next(filter(fits, _kernels(operation.type)), None)
 
 
 def _in_host_memory(operation: Any, arguments: Any) -> list[bool]:

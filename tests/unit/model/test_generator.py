@@ -22,12 +22,17 @@ def model():
     return model
 
 
-def article_loop(model, prompt, temperature, uniform):
-    """Window of the last characters, zero state, log p / T, a draw by the cumulative distribution."""
-    any_length = keras.Sequential(
-        [keras.Input((None, SIZE)), keras.layers.LSTM(UNITS), keras.layers.Dense(SIZE, "softmax")]
-    )
+@pytest.fixture(scope="module")
+def any_length(model):
+    """Keras's layers with the same weights, for windows of any length."""
+    layers = [keras.Input((None, SIZE)), keras.layers.LSTM(UNITS), keras.layers.Dense(SIZE, "softmax")]
+    any_length = keras.Sequential(layers)
     any_length.set_weights(model.get_weights())
+    return any_length
+
+
+def article_loop(any_length, prompt, temperature, uniform):
+    """Window of the last characters, zero state, log p / T, a draw by the cumulative distribution."""
     text, generated = list(prompt), []
     for u in uniform:
         window = np.eye(SIZE)[text[-MAXLEN:]][None]
@@ -43,14 +48,14 @@ def article_loop(model, prompt, temperature, uniform):
 
 
 @pytest.mark.parametrize("prompt_length", [1, 3, MAXLEN])
-def test_text_is_the_article_loops_character_for_character(model, prompt_length):
+def test_text_is_the_article_loops_character_for_character(model, any_length, prompt_length):
     length = 25
     prompt = np.random.default_rng(1).integers(0, SIZE, prompt_length)
     uniform = uniform_draws(7, 2, TEMPERATURES, length)
     texts = Generator(model, TEMPERATURES, length)(prompt, uniform)
     assert texts.shape == (len(TEMPERATURES), length)
     for row, temperature in enumerate(TEMPERATURES):
-        assert list(texts[row]) == article_loop(model, prompt, temperature, uniform[:, row]), temperature
+        assert list(texts[row]) == article_loop(any_length, prompt, temperature, uniform[:, row]), temperature
     assert len({tuple(text) for text in texts}) == len(TEMPERATURES)
 
 
