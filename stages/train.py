@@ -7,6 +7,7 @@ coordinator.
 
 import os
 
+from stages.common.combinations import require_validation_split
 from stages.common.errors import StageError, run_stage
 from stages.common.params import Train, read_params
 from stages.distributed.cluster import cluster_to_coordinate
@@ -18,9 +19,9 @@ from stages.text.windows_file import load_windows
 def main() -> None:
     """Train as the parameters say."""
     params = read_params()
+    require_validation_split(params)
     cluster = cluster_to_coordinate(params.train.workers)
     windows = load_windows()
-    require_validation_split(params.train, windows)
     require_two_steps(params.train, windows)
     text = model_text(windows, params.vectorize, params.train.state == "carried")
     text.encode(params.sample.prompt, "sample.prompt")  # or the sample stage would fail after the training
@@ -36,25 +37,6 @@ def main() -> None:
             "params.yaml was changed while training ran, so DVC would record other parameters than "
             "were used; finished epochs are kept, run `dvc repro` again"
         )
-
-
-def require_validation_split(settings: Train, windows: Windows) -> None:
-    """Check that parameters which need a validation split have one.
-
-    Args:
-        settings: the section `train` of `params.yaml`.
-        windows: the windows.
-
-    Raises:
-        StageError: `keep` or `patience` is set and there are no validation windows.
-    """
-    defaults = {"keep": (settings.keep, "last"), "patience": (settings.patience, None)}
-    for name, (given, default) in defaults.items():
-        if given != default and not len(windows.x_val):
-            raise StageError(
-                f"train.{name}: got {given!r}; takes {default or 'null'} unless vectorize.validation is "
-                "above 0, since only a validation loss tells which epoch is best"
-            )
 
 
 def require_two_steps(settings: Train, windows: Windows) -> None:

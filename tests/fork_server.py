@@ -130,6 +130,7 @@ def run(request: dict) -> None:
     os.umask(request["umask"])
     os.sched_setaffinity(0, request["cores"])
     np.random.seed()  # it was seeded once, for all forks
+    gc.set_threshold(100_000, 50, 100)  # as in tests/conftest.py
     sys.executable = request["executable"]  # so that what it starts is a fork, too
     option, what, *arguments = request["arguments"]
     sys.argv = [option, *arguments]

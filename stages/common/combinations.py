@@ -15,6 +15,7 @@ def require_fitting(params: Params, device: str) -> None:
         StageError: they do not.
     """
     train, model, windows = params.train, params.model, params.vectorize
+    require_validation_split(params)
     if device == "cpu" and train.precision == "tf32":
         raise StageError(
             "train.precision: got 'tf32'; takes float32 or mixed_bfloat16 on a CPU, which has no TF32"
@@ -56,3 +57,23 @@ def require_fitting(params: Params, device: str) -> None:
                     f"vectorize.{name}: got {step}; takes vectorize.maxlen, {windows.maxlen}, with "
                     "train.state: carried, so that each window begins where the one before it ends"
                 )
+
+
+def require_validation_split(params: Params) -> None:
+    """Check that parameters which need a validation split have one.
+
+    Args:
+        params: all parameters.
+
+    Raises:
+        StageError: `train.keep` or `train.patience` is set and there is none.
+    """
+    if params.vectorize.validation:  # the stage `vectorize` checks that the text is long enough for it
+        return
+    defaults = {"keep": (params.train.keep, "last"), "patience": (params.train.patience, None)}
+    for name, (given, default) in defaults.items():
+        if given != default:
+            raise StageError(
+                f"train.{name}: got {given!r}; takes {default or 'null'} unless vectorize.validation is "
+                "above 0, since only a validation loss tells which epoch is best"
+            )
