@@ -1,13 +1,13 @@
 """Stage `check`: are the parameters valid, and are the files that they name there?
 
-DVC removes the outputs of a stage before it runs the stage. So a mistake is answered here first, where it
+DVC removes the outputs of a stage before it runs the stage. So a mistake is reported here first, where it
 costs nothing.
 """
 
 import ctypes
 from pathlib import Path
 
-from stages.common.combinations import require_fitting
+from stages.common.combinations import require_fitting, require_validation_split
 from stages.common.errors import StageError, run_stage
 from stages.common.files import write_bytes_atomically
 from stages.common.params import Params, read_params
@@ -21,6 +21,7 @@ def main() -> None:
     """Check the parameters, the initial weights and the description or the text file; write its path."""
     params = read_params()
     require_device(params)
+    require_validation_split(params.train, params.vectorize.validation > 0)
     if weights := file_of(params.train.init_from):
         require_same_architecture(weights, params.model)
     path = Path(params.download.corpus)

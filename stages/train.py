@@ -19,9 +19,9 @@ from stages.text.windows_file import load_windows
 def main() -> None:
     """Train as the parameters say."""
     params = read_params()
-    require_validation_split(params)
     cluster = cluster_to_coordinate(params.train.workers)
     windows = load_windows()
+    require_validation_split(params.train, len(windows.x_val) > 0)
     require_two_steps(params.train, windows)
     text = model_text(windows, params.vectorize, params.train.state == "carried")
     text.encode(params.sample.prompt, "sample.prompt")  # or the sample stage would fail after the training

@@ -1,6 +1,7 @@
 """Fixtures of all tests."""
 
 import gc
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -14,13 +15,14 @@ from tests.support import SMALL, Project, changed_params, copy_of_the_project, m
 
 # a background job of a script ignores it, and so would every process that a test starts and interrupts
 signal.signal(signal.SIGINT, signal.default_int_handler)
-# TensorFlow's graphs are many objects; to look for garbage among them takes a twentieth of the time
+# TensorFlow's graphs are many objects, and searching them for garbage takes a twentieth of the time
 gc.set_threshold(100_000, 50, 100)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the longest tests first: at the end the other processes would wait for them."""
-    items.sort(key=lambda item: "worker" not in item.path.name)
+    """Let one of several processes begin with the longest tests; at the end the others would wait for it."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: "worker" not in item.path.name)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ Else it differs from one that is started by itself:
   command has ended. It has the server's limits of resources and namespaces.
 - All forks of a server have the same seed of `hash`.
 - The packages are imported already. What they read at their import (`PYTHON...`, `TF_CPP_MIN_LOG_LEVEL`, the
-  home directory) is the server's.
+  home directory, the number of cores) is the server's.
 
 Where one of these matters, a test starts Python itself. Nothing of the project is imported here, since tests
 change it.
@@ -54,6 +54,7 @@ def main() -> None:
 
     vl_convert.javascript_bundle()  # type: ignore[call-arg] # takes two seconds once in a process
     gc.freeze()  # a collection would copy the pages that the processes share
+    gc.set_threshold(100_000, 50, 100)  # as in tests/conftest.py
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(str(folder / "socket"))
     listener.listen(64)
@@ -130,7 +131,6 @@ def run(request: dict) -> None:
     os.umask(request["umask"])
     os.sched_setaffinity(0, request["cores"])
     np.random.seed()  # it was seeded once, for all forks
-    gc.set_threshold(100_000, 50, 100)  # as in tests/conftest.py
     sys.executable = request["executable"]  # so that what it starts is a fork, too
     option, what, *arguments = request["arguments"]
     sys.argv = [option, *arguments]

@@ -1,4 +1,4 @@
-"""Command lines whose mistakes are answered in one line, as everywhere in this project."""
+"""Command lines whose mistakes are reported in one line, as everywhere in this project."""
 
 import argparse
 from pathlib import Path

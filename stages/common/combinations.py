@@ -1,7 +1,7 @@
 """Parameters that only go together, or only with a device: each mistake is one line."""
 
 from stages.common.errors import StageError
-from stages.common.params import Params
+from stages.common.params import Params, Train
 
 
 def require_fitting(params: Params, device: str) -> None:
@@ -15,7 +15,6 @@ def require_fitting(params: Params, device: str) -> None:
         StageError: they do not.
     """
     train, model, windows = params.train, params.model, params.vectorize
-    require_validation_split(params)
     if device == "cpu" and train.precision == "tf32":
         raise StageError(
             "train.precision: got 'tf32'; takes float32 or mixed_bfloat16 on a CPU, which has no TF32"
@@ -59,20 +58,19 @@ def require_fitting(params: Params, device: str) -> None:
                 )
 
 
-def require_validation_split(params: Params) -> None:
+def require_validation_split(train: Train, there: bool) -> None:
     """Check that parameters which need a validation split have one.
 
     Args:
-        params: all parameters.
+        train: the section `train` of `params.yaml`.
+        there: whether there is a validation split.
 
     Raises:
-        StageError: `train.keep` or `train.patience` is set and there is none.
+        StageError: `keep` or `patience` is set and there is none.
     """
-    if params.vectorize.validation:  # the stage `vectorize` checks that the text is long enough for it
-        return
-    defaults = {"keep": (params.train.keep, "last"), "patience": (params.train.patience, None)}
+    defaults = {"keep": (train.keep, "last"), "patience": (train.patience, None)}
     for name, (given, default) in defaults.items():
-        if given != default:
+        if given != default and not there:
             raise StageError(
                 f"train.{name}: got {given!r}; takes {default or 'null'} unless vectorize.validation is "
                 "above 0, since only a validation loss tells which epoch is best"

@@ -1,4 +1,4 @@
-"""Validated YAML files: types and ranges by pydantic, mistakes answered in one line.
+"""Validated YAML files: types and ranges by pydantic, mistakes reported in one line.
 
 The line has the parameter's dotted name, what it got and what it takes.
 """

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from stages.common.files import sha256_of
-from stages.common.params import Model, Train, read_params
+from stages.common.params import Model, Train, Vectorize, read_params
 from stages.common.paths import WINDOWS_FILE
 from stages.distributed.cluster import Cluster, share_of_host
 from stages.distributed.connection import Connection
@@ -34,9 +34,12 @@ def work(job: dict[str, Any], cluster: Cluster, connection: Connection, monitor:
     Raises:
         StageError: the windows are missing.
     """
-    params = read_params().model_copy(
-        update={"model": Model.model_validate(job["model"]), "train": Train.model_validate(job["train"])}
-    )
+    update = {
+        "vectorize": Vectorize.model_validate(job["vectorize"]),
+        "model": Model.model_validate(job["model"]),
+        "train": Train.model_validate(job["train"]),
+    }
+    params = read_params().model_copy(update=update)
     windows = load_windows()
     device = set_up_tensorflow(job["device"], job["cores"], params.train.precision, share_of_host(cluster))
     connection.send(inputs=fingerprint_inputs(params, device, sha256_of(WINDOWS_FILE), len(cluster.names)))

@@ -148,10 +148,10 @@ def test_experiments_beside_the_workspace_extend_it(small):
     before = outputs(small.root)
     small.dvc("exp", "run", "--queue", "-S", "train.epochs=5", "--name", "queue-five", "train")
     small.dvc("queue", "start")
-    deadline = time.monotonic() + 120
-    store = small.root / ".dvc/cache/checkpoints"
+    store, deadline = small.root / ".dvc/cache/checkpoints", time.monotonic() + 60
     while time.monotonic() < deadline and not list(store.glob("*/epoch-004.npz")):
-        time.sleep(0.05)
+        time.sleep(0.05)  # `dvc queue status` takes a second of the processor
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         status = small.dvc("queue", "status").stdout
         if "Success" in status or "Failed" in status:

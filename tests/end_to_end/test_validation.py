@@ -63,12 +63,13 @@ def test_the_best_epoch_is_kept_and_training_stops(small):
 
 @pytest.mark.parametrize(("name", "value", "takes"), [("keep", "best", "last"), ("patience", 3, "null")])
 def test_without_a_validation_split_no_epoch_is_best(small, name, value, takes):
-    """DVC removes no model: the stage `check` finds it first, and `train` if it is run by hand."""
+    """The stage `check` finds it before DVC removes a model; `train`, run by hand, looks at the windows."""
     before = outputs(small.root)
     said = f"error: train.{name}: got {value!r}; takes {takes} unless vectorize."
     small.set_params(**{f"train__{name}": value})
     assert small.dvc("repro", code=255).stderr.startswith(said)
     assert {**outputs(small.root), "data/corpus_path.txt": before["data/corpus_path.txt"]} == before
+    small.set_params(vectorize__validation=0.2)
     done = small.run("python", "-m", "stages.train", code=1)
     assert done.stderr.startswith(said)
     assert done.stderr.count("\n") == 1

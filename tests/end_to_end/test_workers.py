@@ -18,28 +18,40 @@ from tests.end_to_end.cluster_support import (
 from tests.support import Project, free_ports, tf_config, trained, without_training
 
 
-def test_other_models_too(untrained):
+def test_other_models_too(untrained, host):
+    """With a state that is carried and two hosts, the other one with parameters of its own."""
     settings = {
+        "vectorize__maxlen": 3,
+        "vectorize__step": 3,
+        "vectorize__validation": 0.2,
+        "vectorize__validation_step": 3,
         "model__cell": "gru",
         "model__layers": 2,
         "model__dropout": 0.3,
         "model__embedding": 5,
         "train__targets": "all",
+        "train__state": "carried",
         "train__optimizer": "adam",
         "train__clip_norm": 1.0,
         "train__schedule": "cosine",
         "train__epochs": 2,
-        "vectorize__maxlen": 3,  # each position is compiled
-        "train__batch_size": 333,  # three steps without a rest, whose size would be compiled too
+        "train__keep": "best",
+        "train__batch_size": 37,  # two microbatches of 13 rows and one of 11
     }
     untrained.set_params(**settings)
     untrained.run("python", "-m", "stages.vectorize")
+    shutil.copy(untrained.root / "data/windows.npz", host.root / "data")
     said = untrained.run("python", "-m", "stages.train").stdout
     assert all(line.strip() for line in said.splitlines())  # with train.preview: 0 no line for it
     expected = trained(untrained.root)
     without_training(untrained)
-    untrained.set_params(train__workers=2)
-    untrained.run("python", "-m", "stages.train")
+    with free_ports(2) as ports:
+        addresses = [f"127.0.0.1:{port}" for port in ports]
+        worker = host.start("python", "-m", "stages.worker", TF_CONFIG=tf_config(addresses, 1))
+        untrained.run("python", "-m", "stages.train", TF_CONFIG=tf_config(addresses, 0))
+        output, errors = worker.communicate(timeout=10)
+    assert (worker.returncode, errors) == (0, "")
+    assert "epoch 1" in output
     assert trained(untrained.root) == expected
 
 

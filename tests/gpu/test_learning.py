@@ -25,7 +25,7 @@ CASES: dict[str, dict[str, Any]] = {
     "targets all": {"train__targets": "all"},
     "clip_norm": {"train__clip_norm": 0.05},
     "validation": {"vectorize__validation": 0.2},
-    "everything": EVERYTHING | {"train__clip_norm": 0.05},
+    "everything": EVERYTHING | {"vectorize__maxlen": 9, "model__embedding": 5, "train__clip_norm": 0.05},
 }
 
 

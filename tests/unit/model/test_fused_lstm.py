@@ -15,7 +15,7 @@ from tests.support import make_text
 from tests.unit.gradient_support import assert_near, keras_gradients
 from tests.unit.graph_support import run_graph, summands
 
-MAXLEN, SIZE, UNITS = 5, 7, 5
+MAXLEN, SIZE, UNITS = 5, 7, 6
 KEY = np.array([1, 2], np.int32)  # of dropout
 
 

@@ -19,8 +19,7 @@ from tests.unit.graph_support import all_operations, gpu_kernel, ways_to_the_hos
 needs_cuda_build = pytest.mark.skipif(
     not tf.test.is_built_with_cuda(), reason="this TensorFlow is built without CUDA"
 )
-MAXLEN = 5
-ARTICLE = {"vectorize__maxlen": MAXLEN, "model__units": 12, "train__batch_size": 10, "train__preview": 0}
+ARTICLE = {"vectorize__maxlen": 6, "model__units": 12, "train__batch_size": 10, "train__preview": 0}
 
 
 @pytest.fixture
@@ -62,7 +61,8 @@ def operations_with_cudnn(trainer, monkeypatch):
     x, y, share, *of_steps = next(trainer.loop._chunks(*trainer.plan(0)))
     functions = [trainer.loop.run.get_concrete_function(x, y, share, *map(tf.constant, of_steps))]
     if rows := trainer._validate.rows:
-        inputs = [np.zeros((rows, MAXLEN), np.int32), np.zeros(rows, np.int32), np.zeros(rows, np.float32)]
+        maxlen = trainer.windows.x.shape[1]
+        inputs = [np.zeros((rows, maxlen), np.int32), np.zeros(rows, np.int32), np.zeros(rows, np.float32)]
         functions.append(trainer._validate.step.get_concrete_function(*inputs))
     return [operation for function in functions for operation in all_operations(function.graph)]
 
