@@ -88,8 +88,8 @@ def train(params: Params, windows: Windows, text: ModelText, cluster: Cluster | 
         dismiss(cluster)
     with HeartbeatMonitor(params.train.worker_timeout, RESUME) as monitor:
         if cluster and left:
-            tree = params.model_dump(include={"vectorize", "model", "train"})
-            job = {**tree, "device": device, "cores": cores, "timeout": monitor.timeout}
+            sections = params.model_dump(include={"vectorize", "model", "train"})
+            job = {"params": sections, "device": device, "cores": cores, "timeout": monitor.timeout}
             for name, answer in gather(cluster, job, monitor).items():
                 if difference := first_difference(inputs, answer["inputs"]):
                     raise StageError(f"{name} has {difference}; every worker needs what the coordinator has")

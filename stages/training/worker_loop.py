@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from stages.common.files import sha256_of
-from stages.common.params import Model, Train, Vectorize, read_params
+from stages.common.params import Params, read_params
 from stages.common.paths import WINDOWS_FILE
 from stages.distributed.cluster import Cluster, share_of_host
 from stages.distributed.connection import Connection
@@ -26,7 +26,7 @@ def work(job: dict[str, Any], cluster: Cluster, connection: Connection, monitor:
     """Take part in one training run; ends the process.
 
     Args:
-        job: parameters, device and cores from the coordinator.
+        job: sections of `params.yaml`, device and cores from the coordinator.
         cluster: the processes that train together.
         connection: to the coordinator.
         monitor: detects failures of the coordinator.
@@ -34,12 +34,7 @@ def work(job: dict[str, Any], cluster: Cluster, connection: Connection, monitor:
     Raises:
         StageError: the windows are missing.
     """
-    update = {
-        "vectorize": Vectorize.model_validate(job["vectorize"]),
-        "model": Model.model_validate(job["model"]),
-        "train": Train.model_validate(job["train"]),
-    }
-    params = read_params().model_copy(update=update)
+    params = Params.model_validate(read_params().model_dump() | job["params"])
     windows = load_windows()
     device = set_up_tensorflow(job["device"], job["cores"], params.train.precision, share_of_host(cluster))
     connection.send(inputs=fingerprint_inputs(params, device, sha256_of(WINDOWS_FILE), len(cluster.names)))

@@ -48,9 +48,7 @@ def all_operations(graph: Any) -> Iterator[Any]:
         yield from function_def_to_graph.function_def_to_graph(definition).get_operations()
 
 
-@functools.cache
-def _kernels(kind: str) -> list[Any]:
-    return list(kernels.get_registered_kernels_for_op(kind).kernel)
+_registered = functools.cache(kernels.get_registered_kernels_for_op)  # TensorFlow goes through all of them
 
 
 def gpu_kernel(operation: Any) -> Any:
@@ -64,7 +62,7 @@ def gpu_kernel(operation: Any) -> Any:
                 return False
         return kernel.device_type in ("GPU", "DEFAULT")
 
-    return next(filter(fits, _kernels(operation.type)), None)
+    return next(filter(fits, _registered(operation.type).kernel), None)
 
 
 def _in_host_memory(operation: Any, arguments: Any) -> list[bool]:
