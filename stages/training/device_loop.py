@@ -146,7 +146,7 @@ class DeviceLoop:
         """Take the steps of a chunk (the compiled function): fields of a `Chunk` -> (steps,) losses."""
         model, strategy = self._model, self._strategy
 
-        def step(at, losses):
+        def step(at):
             def on_device(x, y, share):
                 replica = tf.distribute.get_replica_context().replica_id_in_sync_group
                 key = fold_in(keys[at], replica)
@@ -158,9 +158,16 @@ class DeviceLoop:
                 return loss
 
             model.optimizer.learning_rate.assign(rates[at])
-            loss = strategy.reduce("SUM", strategy.run(on_device, args=(x, y, share)), axis=None)
-            return at + 1, losses.write(at, loss)
+            return strategy.reduce("SUM", strategy.run(on_device, args=(x, y, share)), axis=None)
 
+        # a call, not a copy of its operations in this loop: Keras's own loop over time, where there is no
+        # cuDNN, is slower inside another loop
+        step = tf.function(step, autograph=False, experimental_attributes={"_noinline": True})
         losses = tf.TensorArray(tf.float32, size=keys.shape[0], element_shape=())
-        _, losses = tf.while_loop(lambda at, _: at < count, step, (0, losses), parallel_iterations=1)
+        _, losses = tf.while_loop(
+            lambda at, _: at < count,
+            lambda at, losses: (at + 1, losses.write(at, step(at))),
+            (0, losses),
+            parallel_iterations=1,
+        )
         return losses.stack()

@@ -1,9 +1,10 @@
 """The graph that TensorFlow runs: as it is traced, and after its optimizer has changed it."""
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import tensorflow as tf
 from tensorflow.python.eager import context
 from tensorflow.python.framework import function_def_to_graph, kernels
 
@@ -65,8 +66,12 @@ def gpu_kernel(operation: Any) -> Any:
     return next(filter(fits, _registered(operation.type).kernel), None)
 
 
-def _in_host_memory(operation: Any, arguments: Any) -> list[bool]:
-    """Of each input, or output, whether the GPU kernel has it in the host's memory."""
+def _in_host_memory(operation: Any, tensors: Sequence[Any], arguments: Any) -> list[bool]:
+    """Of each input, or output, whether a GPU has it in the host's memory."""
+    if operation.type.endswith(
+        "PartitionedCall"
+    ):  # TensorFlow decides by type, `core/framework/memory_types.cc`
+        return [tensor.dtype == tf.int32 for tensor in tensors]
     kernel = gpu_kernel(operation)
     on_host: list[bool] = []
     for argument in arguments:
@@ -84,11 +89,15 @@ def ways_to_the_host(operations: Iterable[Any]) -> list[str]:
     found = []
     for operation in operations:
         for tensor, on_host in zip(
-            operation.inputs, _in_host_memory(operation, operation.op_def.input_arg), strict=True
+            operation.inputs,
+            _in_host_memory(operation, operation.inputs, operation.op_def.input_arg),
+            strict=True,
         ):
             source = tensor.op
             of_cpu = "CPU" in source.device.upper()
-            made_on_host = _in_host_memory(source, source.op_def.output_arg)[tensor.value_index]
+            made_on_host = _in_host_memory(source, source.outputs, source.op_def.output_arg)[
+                tensor.value_index
+            ]
             if on_host and not (made_on_host or of_cpu or source.type in ("Placeholder", "Const")):
                 found.append(f"{source.type} -> {operation.type}")
     return found

@@ -91,14 +91,17 @@ def test_each_operation_is_a_gpus_and_none_waits_for_the_host(trainer_on, monkey
 
 @needs_cuda_build
 def test_the_checks_of_operations_find_what_is_wrong():
+    called = tf.function(tf.identity, autograph=False, experimental_attributes={"_noinline": True})
+
     @tf.function(autograph=False)
     def look_up(x, index, characters):
-        return tf.gather(x, index), tf.cast(characters, tf.int32)[:, 1:]
+        as_int32 = tf.cast(characters, tf.int32)
+        return tf.gather(x, index), as_int32[:, 1:], called(as_int32)
 
     shapes = np.zeros((4, 2), np.uint8), np.zeros(2, np.int64), np.zeros((2, 3), np.uint8)
     operations = list(all_operations(look_up.get_concrete_function(*shapes).graph))
     assert [each.type for each in operations if not gpu_kernel(each)] == ["GatherV2"]
-    assert ways_to_the_host(operations) == ["Cast -> StridedSlice"]
+    assert ways_to_the_host(operations) == ["Cast -> StridedSlice", "Cast -> PartitionedCall"]
 
 
 def test_steps_that_differ_are_noticed(trainer_on):
