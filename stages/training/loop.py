@@ -32,7 +32,7 @@ from stages.distributed.strategy import Distribution, distribute
 from stages.model.architecture import HAVE_CUDNN
 from stages.text.vocabulary_file import ModelText, write_model_text
 from stages.text.windows import Windows
-from stages.training.checkpoints import file_name, read_checkpoint, to_bytes
+from stages.training.checkpoints import Checkpoint, file_name, read_checkpoint, to_bytes
 from stages.training.cuda import why_no_gpu
 from stages.training.device import CUSOLVER, GPUS, set_up_tensorflow, usable_cores
 from stages.training.device_loop import DeviceLoop
@@ -75,14 +75,9 @@ def train(params: Params, windows: Windows, text: ModelText, cluster: Cluster | 
     trainer = None
     if not cluster:
         trainer = Trainer(params, windows, device, distribute(device, 1, index=0))
-        facts["reproducible"] = repeats_first_steps(trainer)
-        if not facts["reproducible"]:
-            inputs["reproducible"] = False  # so that its checkpoints are never taken for reproducible ones
-    write_json_atomically(DEVICE_FILE, facts)
-    store = open_store(fingerprint(inputs))
+        _check_first_steps(trainer, facts, inputs)
     epochs = params.train.epochs
-    done = store.valid_epochs(epochs)
-    last = store.read(len(done) - 1) if done else None
+    store, done, last = _open_store(inputs, epochs)
     left = len(done) < epochs and epoch_of_stop(done, params.train.patience) is None
     if cluster and not cluster.local and not left:
         dismiss(cluster)
@@ -93,13 +88,18 @@ def train(params: Params, windows: Windows, text: ModelText, cluster: Cluster | 
             for name, answer in gather(cluster, job, monitor).items():
                 if difference := first_difference(inputs, answer["inputs"]):
                     raise StageError(f"{name} has {difference}; every worker needs what the coordinator has")
-            hand_out(to_bytes(last) if last else b"", monitor)
+            monitor.send(connect=True)
             monitor.progress = lambda: (1, 0)  # connecting counts as a step
         if trainer is None:
             distribution = distribute(device, workers, index=0) if left else Distribution()
             trainer = Trainer(params, windows, device, distribution)
+            if left and not _check_first_steps(trainer, facts, inputs):
+                store, done, last = _open_store(inputs, epochs)
+        write_json_atomically(DEVICE_FILE, facts)
         steps = trainer.loop
         monitor.progress = lambda: (steps.begun + 1, steps.done + 1)
+        if cluster and left:
+            hand_out(to_bytes(last) if last else b"", monitor)
         if last:
             print(f"{len(done)} of {epochs} epochs were computed before and are taken over", flush=True)
             trainer.restore(last)
@@ -120,22 +120,26 @@ def train(params: Params, windows: Windows, text: ModelText, cluster: Cluster | 
 
 
 def repeats_first_steps(trainer: Trainer) -> bool:
-    """Do the first steps twice on GPUs, and warn if their bytes differ.
+    """Do the first steps twice on GPUs. Every process of a cluster has to call it.
 
     Args:
         trainer: a trainer before its next epoch, whose state stays as it is.
 
     Returns:
         Whether the bytes are the same; True on a CPU.
+
+    Raises:
+        StageError: a GPU cannot compute them. Failures of other processes are left to the monitor.
     """
-    if repeats := trainer.repeats_first_steps():
-        return repeats
-    print(
-        "warning: the first steps, done twice, gave different bytes: this run is not reproducible. It takes "
-        "over no epoch of a run that was, and no such run takes over its epochs",
-        file=sys.stderr,
-    )
-    return False
+    try:
+        return trainer.repeats_first_steps()
+    except tf.errors.OpError as error:
+        if _is_others(error):
+            raise
+        raise StageError(
+            f"the GPU cannot compute the first step: {reason_of(error)}; try a smaller "
+            "train.batch_size, train.use_cudnn: false, train.precision: float32 or train.device: cpu"
+        ) from None
 
 
 def compute_epoch(trainer: Trainer, epoch: int) -> Metrics:
@@ -148,13 +152,17 @@ def compute_epoch(trainer: Trainer, epoch: int) -> Metrics:
         return trainer.epoch(epoch)
     except tf.errors.OpError as error:
         no_memory = isinstance(error, tf.errors.ResourceExhaustedError)
-        lost_worker = re.search("ollective|aborted by", error.message)
-        if no_memory or lost_worker or isinstance(trainer.loop, HostLoop):
+        if no_memory or _is_others(error) or isinstance(trainer.loop, HostLoop):
             raise
         raise StageError(
             f"the GPU failed in epoch {epoch}: {reason_of(error)}; finished epochs are kept, "
             "`dvc repro` resumes"
         ) from None
+
+
+def _is_others(error: tf.errors.OpError) -> bool:
+    """Whether TensorFlow failed because another process did."""
+    return re.search("ollective|aborted by", error.message) is not None
 
 
 def why_no_cudnn(trainer: Trainer, params: Params) -> str:
@@ -172,6 +180,28 @@ def why_no_cudnn(trainer: Trainer, params: Params) -> str:
     if params.model.cell not in HAVE_CUDNN:
         return f"Keras has no cuDNN layer for model.cell: {params.model.cell}"
     return "Keras finds that it cannot be used here" if params.train.use_cudnn else "train.use_cudnn is false"
+
+
+def _check_first_steps(trainer: Trainer, facts: dict[str, Any], inputs: dict[str, Any]) -> bool:
+    """Record whether the first steps repeat; if not, warn and change what the fingerprint is of."""
+    facts["reproducible"] = repeats = repeats_first_steps(trainer)
+    if not repeats:
+        inputs["reproducible"] = False  # so that its checkpoints are never taken for reproducible ones
+        print(
+            "warning: the first steps, done twice, gave different bytes: this run is not reproducible. It "
+            "takes over no epoch of a run that was, and no such run takes over its epochs",
+            file=sys.stderr,
+        )
+    return repeats
+
+
+def _open_store(
+    inputs: dict[str, Any], epochs: int
+) -> tuple[CheckpointStore, list[Metrics], Checkpoint | None]:
+    """Open the store of a fingerprint. Returns it, the metrics of its epochs and the last checkpoint."""
+    store = open_store(fingerprint(inputs))
+    done = store.valid_epochs(epochs)
+    return store, done, store.read(len(done) - 1) if done else None
 
 
 def _run_epochs(

@@ -11,7 +11,6 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from stages.common.combinations import require_fitting
-from stages.common.errors import StageError
 from stages.common.history import Metrics
 from stages.common.params import Params
 from stages.distributed.strategy import Distribution
@@ -22,7 +21,7 @@ from stages.text.vocabulary import decode, vocabulary_sha256
 from stages.text.windows import Windows
 from stages.training.checkpoints import Checkpoint
 from stages.training.device_loop import DeviceLoop
-from stages.training.failures import reason_of, require_finite
+from stages.training.failures import require_finite
 from stages.training.host_loop import HostLoop
 from stages.training.initial_weights import file_of, initial_weights
 from stages.training.plan import Plan
@@ -186,22 +185,16 @@ class Trainer:
             Whether losses, weights and the optimizer's state were the same, byte for byte; True on a CPU.
 
         Raises:
-            StageError: the GPU cannot compute the steps.
+            tf.errors.OpError: the GPU cannot compute the steps.
         """
         if isinstance(self.loop, HostLoop):
             return True
         before = self.checkpoint("", {})
         results = []
         for _ in range(2):
-            try:
-                losses = self.loop.first_steps(*self.plan(self.next_epoch))
-                if len(self.windows.x_val):
-                    self._validate(self.windows.x_val[:1], self.windows.y_val[:1])
-            except tf.errors.OpError as error:
-                raise StageError(
-                    f"the GPU cannot compute the first step: {reason_of(error)}; try a smaller "
-                    "train.batch_size, train.use_cudnn: false, train.precision: float32 or train.device: cpu"
-                ) from None
+            losses = self.loop.first_steps(*self.plan(self.next_epoch))
+            if len(self.windows.x_val):
+                self._validate(self.windows.x_val[:1], self.windows.y_val[:1])
             state = [np.array(losses), *self.model.get_weights(), *optimizer_state(self.optimizer)]
             results.append([array.tobytes() for array in state])
             self.restore(before)

@@ -38,11 +38,7 @@ def work(job: dict[str, Any], cluster: Cluster, connection: Connection, monitor:
     windows = load_windows()
     device = set_up_tensorflow(job["device"], job["cores"], params.train.precision, share_of_host(cluster))
     connection.send(inputs=fingerprint_inputs(params, device, sha256_of(WINDOWS_FILE), len(cluster.names)))
-    state = bytearray()
-    while "piece" in (message := monitor.receive(connection)):
-        state += base64.b64decode(message["piece"])
-    connection.send(ready=True)
-    monitor.receive(connection)  # all workers are ready
+    monitor.receive(connection)  # all workers are ready to connect
     monitor.progress = lambda: (1, 0)  # connecting counts as a step
     trainer = Trainer(
         params.model_copy(update={"train": params.train.model_copy(update={"preview": 0})}),
@@ -51,9 +47,15 @@ def work(job: dict[str, Any], cluster: Cluster, connection: Connection, monitor:
         device,
         distribute(device, len(cluster.names), cluster.index),
     )
+    trainer.repeats_first_steps()  # the coordinator compares the bytes
+    monitor.progress = lambda: (trainer.loop.begun + 1, trainer.loop.done + 1)
+    state = bytearray()
+    while "piece" in (message := monitor.receive(connection)):
+        state += base64.b64decode(message["piece"])
+    connection.send(ready=True)
+    monitor.receive(connection)  # all workers have the state
     if state:
         trainer.restore(from_bytes(bytes(state)))
-    monitor.progress = lambda: (trainer.loop.begun + 1, trainer.loop.done + 1)
     while "epoch" in (message := monitor.receive(connection)):
         print(f"{cluster.name(cluster.index)}: epoch {message['epoch']}", flush=True)
         trainer.epoch(message["epoch"])

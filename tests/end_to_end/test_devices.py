@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import subprocess
+from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ else:
 params = Params.model_validate_json(sys.argv[5])
 windows = make_windows(make_text(2000), params.vectorize)
 trainer = Trainer(params, windows, "cpu" if microbatches else "gpu", distribution)
-repeats = workers > 1 or trainer.repeats_first_steps()  # and leaves the state as it is
+repeats = trainer.repeats_first_steps()  # and leaves the state as it is
 metrics = [trainer.epoch(0)]
 checkpoint = trainer.checkpoint("", {})  # a resumed run goes on alike
 trainer.restore(checkpoint)
@@ -101,11 +102,14 @@ def test_devices_and_processes_learn_what_one_learns(settings, setup):
 
 ON_THE_GPU_PATH = """
 import sys
+_, stage, *drift = sys.argv
+sys.argv = [stage]
 import stages.training.device
-from stages.training import loop, trainer
+from stages.training import loop, trainer, worker_loop
 import tensorflow as tf
-loop.set_up_tensorflow = lambda *arguments: stages.training.device.set_up_tensorflow("cpu") and "gpu"
-if sys.argv[1:] == ["drift"]:
+on_a_cpu = lambda *arguments: stages.training.device.set_up_tensorflow("cpu") and "gpu"
+loop.set_up_tensorflow = worker_loop.set_up_tensorflow = on_a_cpu
+if drift:
     plain = trainer.keras_microbatch
     def drifting(model):
         calls = tf.Variable(0.0)
@@ -114,27 +118,43 @@ if sys.argv[1:] == ["drift"]:
             return loss, [gradient * (1 + 1e-5 * calls.assign_add(1)) for gradient in gradients]
         return gradients_of
     trainer.keras_microbatch = drifting
-import stages.train
-stages.train.main()
+__import__(f"stages.{stage}")
+sys.modules[f"stages.{stage}"].main()
 """
 
 
-def test_a_run_that_does_not_repeat_its_first_steps_is_marked(small):
-    """The stage itself, with a CPU in place of a GPU; then with gradients that grow from call to call."""
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_run_that_does_not_repeat_its_first_steps_is_marked(small, workers):
+    """The stages themselves, with a CPU in place of each GPU; then with gradients that grow."""
     without_training(small)
-    done = small.run("python", "-c", ON_THE_GPU_PATH)
+
+    def train(*drift: str) -> CompletedProcess[str]:
+        with free_ports(workers) as ports:
+            addresses = [f"127.0.0.1:{port}" for port in ports]
+            config = [{"TF_CONFIG": tf_config(addresses, n)} if workers > 1 else {} for n in range(workers)]
+            script = "python", "-c", ON_THE_GPU_PATH
+            others = [small.start(*script, "worker", *drift, **each) for each in config[1:]]
+            done = small.run(*script, "train", *drift, **config[0])
+            for each in others:
+                assert each.wait(timeout=60) == 0
+                each.communicate()
+        return done
+
+    done = train()
     assert done.stdout.count("without cuDNN: Keras finds that it cannot be used here\n") == 1
     assert json.loads(small.read("metrics/train/device.json"))["reproducible"] is True
-    before = trained(small.root)
-    done = small.run("python", "-c", ON_THE_GPU_PATH)  # all from the store
-    assert "2 of 2 epochs were computed before" in done.stdout
-    assert trained(small.root) == before
+    if workers == 1:
+        before = trained(small.root)
+        assert "2 of 2 epochs were computed before" in train().stdout
+        assert trained(small.root) == before
 
-    done = small.run("python", "-c", ON_THE_GPU_PATH, "drift")
+    small.set_params(train__epochs=3)  # or several processes would have nothing left to compute
+    done = train("drift")
     assert "computed before" not in done.stdout
-    assert done.stderr.startswith("warning: the first steps, done twice, gave different bytes: this run is")
+    assert "warning: the first steps, done twice, gave different bytes: this run is" in done.stderr
     assert json.loads(small.read("metrics/train/device.json"))["reproducible"] is False
     assert len(list((small.root / ".dvc/cache/checkpoints").iterdir())) == 2
+    assert "3 of 3 epochs were computed before" in train("drift").stdout
 
 
 @pytest.mark.parametrize(("parts", "workers"), [(4, 1), (4, 2), (4, 3), (4, 4), (64, 5)])

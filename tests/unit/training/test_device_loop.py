@@ -9,7 +9,7 @@ import tensorflow as tf
 from stages.common.errors import StageError
 from stages.text.windows import make_windows
 from stages.training.device_loop import READS, DeviceLoop
-from stages.training.loop import compute_epoch
+from stages.training.loop import compute_epoch, repeats_first_steps
 from stages.training.steps import train_step
 from stages.training.trainer import Trainer
 from tests.support import EVERYTHING, make_text
@@ -132,7 +132,7 @@ def test_a_step_that_the_device_cannot_compute_is_an_error(trainer_on):
     ):
         compute_epoch(trainer, 0)
     with pytest.raises(StageError, match=r"first step: .*CUDNN_STATUS_NOT_SUPPORTED.*; try a smaller"):
-        trainer.repeats_first_steps()
+        repeats_first_steps(trainer)
 
 
 def test_mixed_bfloat16_trains_in_bfloat16_and_validates_in_float32(trainer_on):
