@@ -12,9 +12,9 @@ from stages.training.device_loop import READS, DeviceLoop
 from stages.training.loop import compute_epoch, repeats_first_steps
 from stages.training.steps import train_step
 from stages.training.trainer import Trainer
+from tests.numeric.gradient_support import keras_gradients
+from tests.numeric.graph_support import all_operations, gpu_kernel, ways_to_the_host
 from tests.support import EVERYTHING, make_text
-from tests.unit.gradient_support import keras_gradients
-from tests.unit.graph_support import all_operations, gpu_kernel, ways_to_the_host
 
 needs_cuda_build = pytest.mark.skipif(
     not tf.test.is_built_with_cuda(), reason="this TensorFlow is built without CUDA"

@@ -11,9 +11,9 @@ from stages.model.fused_lstm import applies_to, fused_gradients, loss_and_gradie
 from stages.text.windows import make_windows
 from stages.training.steps import train_step
 from stages.training.trainer import Trainer
+from tests.numeric.gradient_support import assert_near, keras_gradients
+from tests.numeric.graph_support import run_graph, summands
 from tests.support import make_text
-from tests.unit.gradient_support import assert_near, keras_gradients
-from tests.unit.graph_support import run_graph, summands
 
 MAXLEN, SIZE, UNITS = 5, 7, 6
 KEY = np.array([1, 2], np.int32)  # of dropout

@@ -15,9 +15,9 @@ from stages.text.windows import make_windows
 from stages.training.host_loop import HostLoop
 from stages.training.steps import train_step, validation_step
 from stages.training.trainer import Trainer
+from tests.numeric.gradient_support import keras_gradients
+from tests.numeric.graph_support import run_graph, summands
 from tests.support import EVERYTHING, FEW, make_text
-from tests.unit.gradient_support import keras_gradients
-from tests.unit.graph_support import run_graph, summands
 
 MAXLEN, SIZE, UNITS = 6, 5, 4
 KEY = np.array([1, 2], np.int32)

@@ -1,6 +1,6 @@
 """What the fused sequence step has beside gradients: a carried state, regularization, bfloat16.
 
-Its gradients are compared with the equations in `tests/unit/training/test_models.py`.
+Its gradients are compared with the equations in `tests/numeric/test_models.py`.
 """
 
 import keras
@@ -12,7 +12,7 @@ from stages.model.architecture import build_model, compile_model
 from stages.model.fused_sequence import sequence_gradients, sequence_losses, stack_of
 from stages.model.regularization import Regularization
 from stages.training.steps import train_step
-from tests.unit.gradient_support import assert_near, keras_gradients
+from tests.numeric.gradient_support import assert_near, keras_gradients
 
 MAXLEN, SIZE, UNITS = 6, 5, 8
 KEY = np.array([1, 2], np.int32)
