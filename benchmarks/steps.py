@@ -20,7 +20,7 @@ import numpy as np
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 
-BATCH, MAXLEN, SIZE, UNITS, RATE, MICROBATCHES = 1024, 40, 56, 128, 0.01, 4
+BATCH, MAXLEN, SIZE, UNITS, RATE, MICROBATCHES = 1024, 40, 56, 128, 0.01, 8
 # of one window, multiply and add counted apart: (x_t, h) by (W; U) forward, two such products back
 ARTICLE_FLOPS = MAXLEN * 2 * 4 * UNITS * ((SIZE + UNITS) + UNITS + (SIZE + UNITS))
 

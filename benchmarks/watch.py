@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.measure import surroundings
-from tests.gpu.gpu_support import first_gpu
+from tests.gpu.gpu_support import first_gpu, smi
 
 RATE = re.compile(r"epoch \d+.* ([\d,]+) windows/s")
 OF_THE_CPU = """
@@ -36,18 +36,6 @@ class Watched(NamedTuple):
     busy: float = math.nan
     mebibytes: float = math.nan
     failure: str = ""
-
-
-def smi(query: str, *options: str) -> list[str]:
-    """The command that asks NVIDIA's driver about the card that is used."""
-    return [
-        "nvidia-smi",
-        "-i",
-        first_gpu(),
-        f"--query-gpu={query}",
-        "--format=csv,noheader,nounits",
-        *options,
-    ]
 
 
 def watched(command: list[str], folder: Path, device: str) -> Watched:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 GUARD = r"""
 import os, re, sys
 if not sys.stdin.read(1):
-    held = os.pread(1, 1 << 20, 0)
+    held = os.pread(1, os.fstat(1).st_size, 0)
     os.write(2, re.sub(rb"(?m)^(I\d{4} |WARNING: All log messages before ).*\n", b"", held))
 """
 

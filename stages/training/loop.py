@@ -179,7 +179,7 @@ def why_no_cudnn(trainer: Trainer, params: Params) -> str:
         return ""
     if params.model.cell not in HAVE_CUDNN:
         return f"Keras has no cuDNN layer for model.cell: {params.model.cell}"
-    return "Keras finds that it cannot be used here" if params.train.use_cudnn else "train.use_cudnn is false"
+    return "Keras sees no GPU" if params.train.use_cudnn else "train.use_cudnn is false"
 
 
 def _check_first_steps(trainer: Trainer, facts: dict[str, Any], inputs: dict[str, Any]) -> bool:

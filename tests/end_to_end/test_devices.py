@@ -29,6 +29,7 @@ CLIPPED |= {"train__batch_size": 100, "train__preview": 60, "train__clip_norm": 
 CLIPPED_TOO = EVERYTHING | {"train__batch_size": 100, "train__clip_norm": 0.05}
 TRAINING = """
 import json, sys
+import numpy as np
 devices, workers, index, microbatches = map(int, sys.argv[1:5])
 from stages.training.device import set_up_tensorflow
 import tensorflow as tf
@@ -37,9 +38,13 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 set_up_tensorflow("cpu")
 from stages.distributed.strategy import Distribution, distribute
 from stages.common.params import Params
+from stages.training import device_loop
+from stages.training.steps import keras_microbatch
 from stages.training.trainer import Trainer
 from stages.text.windows import make_windows
 from tests.support import make_text
+
+device_loop.READS = 2  # so that the compiled function takes several steps
 
 if devices > 1:  # what distribute("gpu", 1, 0) gives where there are as many GPUs
     distribution = Distribution(tf.distribute.MirroredStrategy([f"/cpu:{n}" for n in range(devices)]))
@@ -48,14 +53,27 @@ else:
 params = Params.model_validate_json(sys.argv[5])
 windows = make_windows(make_text(2000), params.vectorize)
 trainer = Trainer(params, windows, "cpu" if microbatches else "gpu", distribution)
+def norm():  # of the gradients of a batch
+    batch, share = params.train.batch_size, tf.fill([params.train.batch_size], 1 / params.train.batch_size)
+    x, y = (tf.cast(array[:batch], tf.int32) for array in (windows.x, windows.y))
+    _, gradients = keras_microbatch(trainer.model)(x, y, share, tf.constant([1, 2]))
+    return float(tf.linalg.global_norm(gradients))
+
+alone = devices == workers == 1
+norms = [norm()] if alone else []
+places = []
+if devices > 1:
+    rows = trainer.loop._on_devices(np.zeros((1, trainer.loop._all_rows)), 0)
+    places = [value.device[-5:] for value in rows.values]
 repeats = trainer.repeats_first_steps()  # and leaves the state as it is
 metrics = [trainer.epoch(0)]
 checkpoint = trainer.checkpoint("", {})  # a resumed run goes on alike
 trainer.restore(checkpoint)
 metrics += [trainer.epoch(epoch) for epoch in range(1, EPOCHS)]
 weights = [weight.tolist() for weight in trainer.model.get_weights()]
-preview = trainer.preview(0)
-print(json.dumps({"metrics": metrics, "weights": weights, "preview": preview, "repeats": repeats}))
+norms += [norm()] if alone else []
+names = "metrics", "weights", "preview", "repeats", "norms", "places"
+print(json.dumps(dict(zip(names, (metrics, weights, trainer.preview(0), repeats, norms, places)))))
 """.replace("EPOCHS", str(EPOCHS))
 
 
@@ -90,6 +108,7 @@ def test_devices_and_processes_learn_what_one_learns(settings, setup):
     """Dropout draws anew for each part of a batch: there, one device computes as many parts."""
     parts = sum(setup.values()) if settings.get("model__dropout") else 0
     (alone,) = trained_on(settings, microbatches=parts)
+    assert min(alone["norms"]) > settings["train__clip_norm"]  # so steps are really clipped
     for result in trained_on(settings, **setup):
         for ours, expected in zip(result["metrics"], alone["metrics"], strict=True):
             assert ours == pytest.approx(expected, rel=0, abs=1e-5)
@@ -97,6 +116,7 @@ def test_devices_and_processes_learn_what_one_learns(settings, setup):
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
         assert result["preview"] == alone["preview"]
         assert result["repeats"]
+        assert result["places"] == [f"CPU:{n}" for n in range(setup.get("devices", 0))]
     assert ("val_loss" in alone["metrics"][0]) == ("vectorize__validation" in settings)
 
 
@@ -107,7 +127,10 @@ sys.argv = [stage]
 import stages.training.device
 from stages.training import loop, trainer, worker_loop
 import tensorflow as tf
-on_a_cpu = lambda *arguments: stages.training.device.set_up_tensorflow("cpu") and "gpu"
+def on_a_cpu(device, cores, precision, share):
+    print("set up:", device, precision, share)
+    return stages.training.device.set_up_tensorflow("cpu") and "gpu"
+
 loop.set_up_tensorflow = worker_loop.set_up_tensorflow = on_a_cpu
 if drift:
     plain = trainer.keras_microbatch
@@ -136,12 +159,13 @@ def test_a_run_that_does_not_repeat_its_first_steps_is_marked(small, workers):
             others = [small.start(*script, "worker", *drift, **each) for each in config[1:]]
             done = small.run(*script, "train", *drift, **config[0])
             for each in others:
-                assert each.wait(timeout=60) == 0
-                each.communicate()
+                assert "set up: gpu float32 (1, 2)\n" in each.communicate(timeout=60)[0]
+                assert each.returncode == 0
+        assert f"set up: auto float32 (0, {workers})\n" in done.stdout
         return done
 
     done = train()
-    assert done.stdout.count("without cuDNN: Keras finds that it cannot be used here\n") == 1
+    assert done.stdout.count("without cuDNN: Keras sees no GPU\n") == 1
     assert json.loads(small.read("metrics/train/device.json"))["reproducible"] is True
     if workers == 1:
         before = trained(small.root)

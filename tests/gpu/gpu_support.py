@@ -56,6 +56,25 @@ def first_gpu() -> str:
     return os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
 
 
+def smi(query: str, *options: str) -> list[str]:
+    """The command that asks NVIDIA's driver about the card that is used."""
+    return [
+        "nvidia-smi",
+        "-i",
+        first_gpu(),
+        f"--query-gpu={query}",
+        "--format=csv,noheader,nounits",
+        *options,
+    ]
+
+
+def memory_of_the_card() -> tuple[int, int]:
+    """MiB of the first GPU's memory that are used, and all."""
+    done = subprocess.run(smi("memory.used,memory.total"), capture_output=True, text=True, check=True)
+    used, total = done.stdout.split(",")
+    return int(used), int(total)
+
+
 class Device(NamedTuple):
     """What the tests run on: the GPU, or the CPU in a rehearsal."""
 

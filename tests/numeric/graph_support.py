@@ -49,6 +49,11 @@ def all_operations(graph: Any) -> Iterator[Any]:
         yield from function_def_to_graph.function_def_to_graph(definition).get_operations()
 
 
+def is_compiled_by_xla(operation: Any) -> bool:
+    """Whether XLA compiles an operation."""
+    return "_XlaMustCompile" in str(operation.node_def)
+
+
 _registered = functools.cache(kernels.get_registered_kernels_for_op)  # TensorFlow goes through all of them
 
 

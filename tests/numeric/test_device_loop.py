@@ -13,7 +13,7 @@ from stages.training.loop import compute_epoch, repeats_first_steps
 from stages.training.steps import train_step
 from stages.training.trainer import Trainer
 from tests.numeric.gradient_support import keras_gradients
-from tests.numeric.graph_support import all_operations, gpu_kernel, ways_to_the_host
+from tests.numeric.graph_support import all_operations, gpu_kernel, is_compiled_by_xla, ways_to_the_host
 from tests.support import EVERYTHING, make_text
 
 needs_cuda_build = pytest.mark.skipif(
@@ -85,23 +85,25 @@ def test_each_operation_is_a_gpus_and_none_waits_for_the_host(trainer_on, monkey
     assert [each.type for each in operations if not gpu_kernel(each)] == []
     if cudnn:  # elsewhere Keras's own loop over time counts its steps on the host
         assert ways_to_the_host(operations) == []
-    assert not any("_XlaMustCompile" in str(each.node_def) for each in operations)
+    assert not any(is_compiled_by_xla(each) for each in operations)
     assert any(each.type == "CudnnRNNV3" for each in operations) == trainer.loop.uses_cudnn == cudnn
 
 
 @needs_cuda_build
 def test_the_checks_of_operations_find_what_is_wrong():
     called = tf.function(tf.identity, autograph=False, experimental_attributes={"_noinline": True})
+    by_xla = tf.function(tf.identity, autograph=False, jit_compile=True)
 
     @tf.function(autograph=False)
     def look_up(x, index, characters):
         as_int32 = tf.cast(characters, tf.int32)
-        return tf.gather(x, index), as_int32[:, 1:], called(as_int32)
+        return tf.gather(x, index), as_int32[:, 1:], called(as_int32), by_xla(x)
 
     shapes = np.zeros((4, 2), np.uint8), np.zeros(2, np.int64), np.zeros((2, 3), np.uint8)
     operations = list(all_operations(look_up.get_concrete_function(*shapes).graph))
     assert [each.type for each in operations if not gpu_kernel(each)] == ["GatherV2"]
     assert ways_to_the_host(operations) == ["Cast -> StridedSlice", "Cast -> PartitionedCall"]
+    assert any(is_compiled_by_xla(each) for each in operations)
 
 
 def test_steps_that_differ_are_noticed(trainer_on):

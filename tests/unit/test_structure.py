@@ -259,3 +259,12 @@ def test_no_corpus_no_model_and_no_index_address_is_committed():
         text = (ROOT / path).read_text(encoding="utf-8")
         assert "://" not in text
         assert "--index" not in text
+
+
+def test_the_packages_for_a_gpu_are_the_others_and_nvidias():
+    plain, gpu = (
+        {line.split()[0] for line in (ROOT / path).read_text().splitlines() if "==" in line}
+        for path in ("requirements.txt", "requirements/gpu.txt")
+    )
+    assert plain < gpu
+    assert all(line.startswith("nvidia-") for line in gpu - plain)

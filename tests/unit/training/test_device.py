@@ -121,7 +121,8 @@ def test_what_is_written_while_tensorflow_is_imported_is_not_shown(run):
     ],
 )
 def test_what_was_held_back_is_shown_where_the_process_dies(run, end, code):
-    done = run("print('not reached')", f'os.write(2, b"{HELD}"); {end}')
+    notices = 'os.write(2, b"I0000 00:00 a notice\\n" * 60_000)'  # more than a MiB
+    done = run("print('not reached')", f'{notices}; os.write(2, b"{HELD}"); {end}')
     assert (done.returncode, done.stderr, done.stdout) == (code, SHOWN, "")
 
 
@@ -223,6 +224,7 @@ def test_a_process_sees_its_share_of_the_gpus(tensorflow, share, expected, asked
     tensorflow.set_visible_devices.assert_called_once_with(expected, "GPU")
     growing = tensorflow.experimental.set_memory_growth.call_args_list
     assert [call.args for call in growing] == [(gpu, True) for gpu in expected]
+    tensorflow.experimental.enable_op_determinism.assert_called_once_with()
 
 
 def test_a_cpu_run_sees_no_gpu(tensorflow):
@@ -231,6 +233,7 @@ def test_a_cpu_run_sees_no_gpu(tensorflow):
     assert set_up_tensorflow("cpu", share=(3, 4)) == "cpu"
     tensorflow.set_visible_devices.assert_called_once_with([], "GPU")
     tensorflow.experimental.set_memory_growth.assert_not_called()
+    tensorflow.experimental.enable_op_determinism.assert_called_once_with()
 
 
 @pytest.mark.parametrize("asked", ["auto", "gpu"])

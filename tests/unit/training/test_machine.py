@@ -164,6 +164,17 @@ def test_gpus_are_known_by_name_number_and_the_versions_of_their_libraries(with_
     assert machine.gpus() == f"1 × NVIDIA H100 80GB HBM3 9.0, cuDNN 8.9.7, {others}"
 
 
+def test_a_fingerprint_of_a_gpu_run_has_them(params, with_gpus):
+    def of(*numbers, cudnn=90300):
+        with_gpus(*numbers, cudnn=cudnn)
+        inputs = fingerprint_inputs(params(), "gpu", "0" * 64)
+        assert inputs["processor"] == machine.gpus()
+        return fingerprint(inputs)
+
+    assert len({of(0), of(0, 1), of(0, cudnn=8907)}) == 3
+    assert of(1) == of(0)  # another card of the same model
+
+
 def test_a_library_that_does_not_answer_has_the_version_that_tensorflow_was_built_for(with_gpus):
     with_gpus(0).clear()
     assert list(machine.versions().values()) == ["9", "12.5.1", *["unknown"] * 3]
