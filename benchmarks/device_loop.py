@@ -1,4 +1,4 @@
-"""The loop of steps of a GPU against single steps, both on the CPU and in turn.
+"""Compares the loop of steps of a GPU with single steps, both on the CPU and in turn.
 
     python -m benchmarks.device_loop [--turns N] [--steps N]
 
@@ -36,7 +36,8 @@ def main() -> None:
     y = rng.integers(0, SIZE, len(x)).astype("u1")
     windows = Windows(x, y, x[:0], y[:0], x[:0], y[:0], "".join(map(chr, range(40, 40 + SIZE))))
     params = read_params()
-    params = params.model_copy(update={"train": params.train.model_copy(update={"preview": 0})})
+    changes = {"preview": 0, "batch_size": BATCH}
+    params = params.model_copy(update={"train": params.train.model_copy(update=changes)})
     single, loop = Trainer(params, windows, "cpu"), Trainer(params, windows, "gpu")
     gradients = over_microbatches(keras_microbatch(single.model), 1)
     single.loop.step = train_step(gradients, single.model, BATCH)  # type: ignore[union-attr]
@@ -47,7 +48,7 @@ def main() -> None:
             began = time.perf_counter()
             losses.add(trainer.epoch(turn)["loss"])
             seconds[name].append(time.perf_counter() - began)
-        assert len(losses) == 1, "the two sides learn the same"
+        assert len(losses) == 1, "the two sides learn different things"
         print(turn, {name: round(times[-1], 1) for name, times in seconds.items()}, flush=True)
     ours, theirs = ([len(x) / s for s in seconds[name][1:]] for name in ("loop", "single steps"))
     table(

@@ -75,14 +75,15 @@ def meet(server: socket.socket, cluster: Cluster, timeout: float) -> Iterator[Co
 
 
 def hand_out(state: bytes, monitor: HeartbeatMonitor) -> None:
-    """Send all workers the state to start from; once all have it, let them start."""
+    """Once all workers are ready, send them the state to start from; return once all have it."""
+    for each in monitor.connections:
+        monitor.receive(each)
     for each in monitor.connections:
         for at in range(0, len(state), PIECE):
             each.send(piece=base64.b64encode(state[at : at + PIECE]).decode())
         each.send(complete=True)
     for each in monitor.connections:
         monitor.receive(each)
-    monitor.send(start=True)
 
 
 def dismiss(cluster: Cluster) -> None:

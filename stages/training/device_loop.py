@@ -1,7 +1,8 @@
 """The training loop of a GPU: many steps in one compiled function, so that the GPU seldom waits for the host.
 
-The windows reach the device in the epoch's order, many batches at a time, while the steps before run. A
-step takes its batch out of them on the device. Losses are read once the next steps have been started.
+The windows reach the device in the epoch's order, many batches at a time, and may do so while the steps
+before run. A step takes its batch out of them on the device. Losses are read once the next steps have been
+started; each is read, so that the step of one that is not finite can be named.
 
 Why the windows do not lie on the device, looked up there by index: TensorFlow's `tf.gather` has no GPU
 kernel for uint8, and as int64 they would take eight times the memory. An epoch's windows are a few MB, and
@@ -160,8 +161,7 @@ class DeviceLoop:
             model.optimizer.learning_rate.assign(rates[at])
             return strategy.reduce("SUM", strategy.run(on_device, args=(x, y, share)), axis=None)
 
-        # a call, not a copy of its operations in this loop: Keras's own loop over time, where there is no
-        # cuDNN, is slower inside another loop
+        # Called, not inlined: without cuDNN Keras loops over time, and that loop is slower inside another one
         step = tf.function(step, autograph=False, experimental_attributes={"_noinline": True})
         losses = tf.TensorArray(tf.float32, size=keys.shape[0], element_shape=())
         _, losses = tf.while_loop(

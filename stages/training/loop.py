@@ -93,13 +93,13 @@ def train(params: Params, windows: Windows, text: ModelText, cluster: Cluster | 
         if trainer is None:
             distribution = distribute(device, workers, index=0) if left else Distribution()
             trainer = Trainer(params, windows, device, distribution)
-            if left and not _check_first_steps(trainer, facts, inputs):
-                store, done, last = _open_store(inputs, epochs)
-        write_json_atomically(DEVICE_FILE, facts)
         steps = trainer.loop
         monitor.progress = lambda: (steps.begun + 1, steps.done + 1)
         if cluster and left:
+            if not _check_first_steps(trainer, facts, inputs, others=True):
+                store, done, last = _open_store(inputs, epochs)
             hand_out(to_bytes(last) if last else b"", monitor)
+        write_json_atomically(DEVICE_FILE, facts)
         if last:
             print(f"{len(done)} of {epochs} epochs were computed before and are taken over", flush=True)
             trainer.restore(last)
@@ -119,22 +119,23 @@ def train(params: Params, windows: Windows, text: ModelText, cluster: Cluster | 
     trainer.save(MODEL_FILE)
 
 
-def repeats_first_steps(trainer: Trainer) -> bool:
+def repeats_first_steps(trainer: Trainer, others: bool = False) -> bool:
     """Do the first steps twice on GPUs. Every process of a cluster has to call it.
 
     Args:
         trainer: a trainer before its next epoch, whose state stays as it is.
+        others: whether other processes take part.
 
     Returns:
         Whether the bytes are the same; True on a CPU.
 
     Raises:
-        StageError: a GPU cannot compute them. Failures of other processes are left to the monitor.
+        StageError: a GPU cannot compute the steps. Failures of other processes are left to the monitor.
     """
     try:
         return trainer.repeats_first_steps()
     except tf.errors.OpError as error:
-        if _is_others(error):
+        if others and _is_of_another(error):
             raise
         raise StageError(
             f"the GPU cannot compute the first step: {reason_of(error)}; try a smaller "
@@ -142,8 +143,16 @@ def repeats_first_steps(trainer: Trainer) -> bool:
         ) from None
 
 
-def compute_epoch(trainer: Trainer, epoch: int) -> Metrics:
-    """Train for an epoch; arguments and result as for `Trainer.epoch`.
+def compute_epoch(trainer: Trainer, epoch: int, others: bool = False) -> Metrics:
+    """Train for an epoch.
+
+    Args:
+        trainer: the trainer.
+        epoch: as for `Trainer.epoch`.
+        others: whether other processes take part.
+
+    Returns:
+        The metrics.
 
     Raises:
         StageError: also if a GPU fails. Failures of other processes are left to the monitor.
@@ -152,7 +161,7 @@ def compute_epoch(trainer: Trainer, epoch: int) -> Metrics:
         return trainer.epoch(epoch)
     except tf.errors.OpError as error:
         no_memory = isinstance(error, tf.errors.ResourceExhaustedError)
-        if no_memory or _is_others(error) or isinstance(trainer.loop, HostLoop):
+        if no_memory or (others and _is_of_another(error)) or isinstance(trainer.loop, HostLoop):
             raise
         raise StageError(
             f"the GPU failed in epoch {epoch}: {reason_of(error)}; finished epochs are kept, "
@@ -160,8 +169,8 @@ def compute_epoch(trainer: Trainer, epoch: int) -> Metrics:
         ) from None
 
 
-def _is_others(error: tf.errors.OpError) -> bool:
-    """Whether TensorFlow failed because another process did."""
+def _is_of_another(error: tf.errors.OpError) -> bool:
+    """Whether TensorFlow may have failed because another process did."""
     return re.search("ollective|aborted by", error.message) is not None
 
 
@@ -182,9 +191,11 @@ def why_no_cudnn(trainer: Trainer, params: Params) -> str:
     return "Keras sees no GPU" if params.train.use_cudnn else "train.use_cudnn is false"
 
 
-def _check_first_steps(trainer: Trainer, facts: dict[str, Any], inputs: dict[str, Any]) -> bool:
+def _check_first_steps(
+    trainer: Trainer, facts: dict[str, Any], inputs: dict[str, Any], others: bool = False
+) -> bool:
     """Record whether the first steps repeat; if not, warn and change what the fingerprint is of."""
-    facts["reproducible"] = repeats = repeats_first_steps(trainer)
+    facts["reproducible"] = repeats = repeats_first_steps(trainer, others)
     if not repeats:
         inputs["reproducible"] = False  # so that its checkpoints are never taken for reproducible ones
         print(
@@ -221,7 +232,7 @@ def _run_epochs(
         else:
             monitor.send(epoch=epoch)
             started = time.monotonic()
-            metrics = compute_epoch(trainer, epoch)
+            metrics = compute_epoch(trainer, epoch, bool(monitor.connections))
             seconds = time.monotonic() - started
             if epoch == len(done) and (why := why_no_cudnn(trainer, params)):
                 print(f"without cuDNN: {why}", flush=True)

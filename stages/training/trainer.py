@@ -179,7 +179,7 @@ class Trainer:
         return metrics
 
     def repeats_first_steps(self) -> bool:
-        """Take the first steps of the next epoch twice on GPUs, and undo them; validate once.
+        """Take the first steps of the next epoch twice on GPUs, and undo them; validate a window each time.
 
         Returns:
             Whether losses, weights and the optimizer's state were the same, byte for byte; True on a CPU.

@@ -17,6 +17,7 @@ from stages.text.windows_file import load_windows
 from stages.training.checkpoints import from_bytes
 from stages.training.device import set_up_tensorflow
 from stages.training.fingerprint import fingerprint_inputs
+from stages.training.loop import compute_epoch, repeats_first_steps
 from stages.training.trainer import Trainer
 
 EVALUATED = ("x_val", "y_val", "x_test", "y_test")
@@ -47,17 +48,17 @@ def work(job: dict[str, Any], cluster: Cluster, connection: Connection, monitor:
         device,
         distribute(device, len(cluster.names), cluster.index),
     )
-    trainer.repeats_first_steps()  # the coordinator compares the bytes
     monitor.progress = lambda: (trainer.loop.begun + 1, trainer.loop.done + 1)
+    repeats_first_steps(trainer, others=True)  # takes part; the coordinator draws the conclusion
+    connection.send(ready=True)
     state = bytearray()
     while "piece" in (message := monitor.receive(connection)):
         state += base64.b64decode(message["piece"])
-    connection.send(ready=True)
-    monitor.receive(connection)  # all workers have the state
+    connection.send(complete=True)
     if state:
         trainer.restore(from_bytes(bytes(state)))
     while "epoch" in (message := monitor.receive(connection)):
         print(f"{cluster.name(cluster.index)}: epoch {message['epoch']}", flush=True)
-        trainer.epoch(message["epoch"])
+        compute_epoch(trainer, message["epoch"], others=True)
     sys.stdout.flush()
     os._exit(0)  # a normal exit would make TensorFlow wait for the other processes

@@ -73,9 +73,8 @@ def gpu_kernel(operation: Any) -> Any:
 
 def _in_host_memory(operation: Any, tensors: Sequence[Any], arguments: Any) -> list[bool]:
     """Of each input, or output, whether a GPU has it in the host's memory."""
-    if operation.type.endswith(
-        "PartitionedCall"
-    ):  # TensorFlow decides by type, `core/framework/memory_types.cc`
+    # of a call by type: TensorFlow's `core/framework/memory_types.cc`
+    if operation.type.endswith("PartitionedCall"):
         return [tensor.dtype == tf.int32 for tensor in tensors]
     kernel = gpu_kernel(operation)
     on_host: list[bool] = []

@@ -16,7 +16,7 @@ GPU = {
     "driver": "12.9",
     "precision": "float32",
     "no_gpu": None,
-    "reproducible": None,
+    "reproducible": True,
 }
 
 

@@ -202,7 +202,7 @@ def test_the_facts_about_the_device(with_gpus):
         "driver": "13.0",
         "precision": "tf32",
         "no_gpu": None,
-        "reproducible": None,
+        "reproducible": True,
     }
     on_cpu = machine.device_facts("cpu", "float32", "a reason")
     assert {name: value for name, value in on_cpu.items() if value not in (None, [], 0)} == {
