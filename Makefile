@@ -15,7 +15,7 @@ lint: install ## lint, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-unit: install ## the unit tests, one to two minutes
+unit: install ## the unit tests, less than a minute
 	$(BIN)/python -m pytest tests/unit
 
 check: lint unit ## everything to run before a commit
