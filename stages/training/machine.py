@@ -141,8 +141,8 @@ def device_facts(device: str, precision: str, no_gpu: str | None = None) -> dict
         no_gpu: why there is no GPU; None where none was looked for.
 
     Returns:
-        A tree for JSON. The memory is that of the smallest GPU, in bytes. A GPU is
-        reproducible unless its first steps say otherwise.
+        A tree for JSON. The memory is that of the smallest GPU, in bytes. A GPU is reproducible
+        unless its first steps say otherwise.
     """
     on_gpu = device == "gpu"
     of = versions() if on_gpu else {}

@@ -1,5 +1,7 @@
 """The fused LSTM step against Keras's own layer, autodiff, finite differences and `fit`."""
 
+import zlib
+
 import keras
 import numpy as np
 import pytest
@@ -159,7 +161,7 @@ def test_three_epochs_have_the_losses_of_fit(params, kind):
     compile_model(plain, settings.train.learning_rate)
     for epoch in range(3):
         loss = trainer.epoch(epoch)["loss"]
-        key = __import__("zlib").crc32(b"order of windows")
+        key = zlib.crc32(b"order of windows")
         order = np.random.Generator(np.random.PCG64([0, key, epoch])).permutation(len(windows.x))
         x, y = np.eye(size)[windows.x[order]], np.eye(size)[windows.y[order]]
         expected = plain.fit(x, y, batch_size=128, shuffle=False, verbose=0).history["loss"][0]
