@@ -9,12 +9,9 @@ made-up windows. A training on a CPU takes other, fused steps.
 import argparse
 import time
 
-import numpy as np
-
 from benchmarks.measure import machine, middle, ratio, table
-from benchmarks.steps import BATCH, MAXLEN, SIZE
+from benchmarks.steps import BATCH, as_windows, made_up
 from stages.common.params import read_params
-from stages.text.windows import Windows
 from stages.training.device import set_up_tensorflow  # before whatever imports TensorFlow
 
 
@@ -31,10 +28,7 @@ def main() -> None:
     from stages.training.trainer import Trainer
 
     print(machine())
-    rng = np.random.default_rng(0)
-    x = rng.integers(0, SIZE, (BATCH * options.steps, MAXLEN)).astype("u1")
-    y = rng.integers(0, SIZE, len(x)).astype("u1")
-    windows = Windows(x, y, x[:0], y[:0], x[:0], y[:0], "".join(map(chr, range(40, 40 + SIZE))))
+    windows = as_windows(*made_up(options.steps))
     params = read_params()
     changes = {"preview": 0, "batch_size": BATCH}
     params = params.model_copy(update={"train": params.train.model_copy(update=changes)})
@@ -50,7 +44,7 @@ def main() -> None:
             seconds[name].append(time.perf_counter() - began)
         assert len(losses) == 1, "the two sides learn different things"
         print(turn, {name: round(times[-1], 1) for name, times in seconds.items()}, flush=True)
-    ours, theirs = ([len(x) / s for s in seconds[name][1:]] for name in ("loop", "single steps"))
+    ours, theirs = ([len(windows.x) / s for s in seconds[name][1:]] for name in ("loop", "single steps"))
     table(
         f"{options.steps} steps of {BATCH:,} windows ({options.turns} turns)",
         ("", "windows/s", "faster than single steps by (of the turns)"),

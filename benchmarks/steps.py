@@ -15,8 +15,12 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from stages.text.windows import Windows
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 
@@ -51,6 +55,20 @@ def epochs_of(epoch: Callable[[], object], windows: int, epochs: int | None) -> 
     return {"windows_per_second": statistics.median(speeds[1:])}
 
 
+def made_up(steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Windows of so many steps, and the character after each."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, SIZE, (BATCH * steps, MAXLEN)).astype("u1")
+    return x, rng.integers(0, SIZE, BATCH * steps).astype("u1")
+
+
+def as_windows(x: np.ndarray, y: np.ndarray) -> "Windows":
+    """The same as the pipeline takes them, without a validation split and a test split."""
+    from stages.text.windows import Windows
+
+    return Windows(x, y, x[:0], y[:0], x[:0], y[:0], "".join(map(chr, range(40, 40 + SIZE))))
+
+
 def pipeline(precision: str, deterministic: bool, x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     """An epoch of the pipeline's, and the share of it that is spent outside the compiled step."""
     if deterministic:
@@ -58,14 +76,12 @@ def pipeline(precision: str, deterministic: bool, x: np.ndarray, y: np.ndarray) 
 
         set_up_tensorflow("cpu")
     from stages.common.params import read_params
-    from stages.text.windows import Windows
     from stages.training.host_loop import HostLoop
     from stages.training.trainer import Trainer
 
     params = read_params()
     train = params.train.model_copy(update={"precision": precision, "preview": 0})
-    windows = Windows(x, y, x[:0], y[:0], x[:0], y[:0], "".join(map(chr, range(40, 40 + SIZE))))
-    trainer = Trainer(params.model_copy(update={"train": train}), windows, "cpu")
+    trainer = Trainer(params.model_copy(update={"train": train}), as_windows(x, y), "cpu")
     assert isinstance(trainer.loop, HostLoop)
     step, inside = trainer.loop.step, [0.0]
 
@@ -191,9 +207,7 @@ def main(kind: str, steps: int, epochs: int | None = None, device: str = "cpu") 
     """Measure one kind and print the result."""
     if device == "gpu":
         require_gpu(kind)
-    rng = np.random.default_rng(0)
-    x = rng.integers(0, SIZE, (BATCH * steps, MAXLEN)).astype("u1")
-    y = rng.integers(0, SIZE, BATCH * steps).astype("u1")
+    x, y = made_up(steps)
     if kind == "products of the batch":
         result = products(BATCH, 1, steps)
     elif kind == "products of microbatches":

@@ -122,7 +122,7 @@ def test_devices_and_processes_learn_what_one_learns(settings, setup):
 
 
 ON_THE_GPU_PATH = """
-import sys
+import importlib, sys
 _, stage, *drift = sys.argv
 sys.argv = [stage]
 import stages.training.device
@@ -142,8 +142,7 @@ if drift:
             return loss, [gradient * (1 + 1e-5 * calls.assign_add(1)) for gradient in gradients]
         return gradients_of
     trainer.keras_microbatch = drifting
-__import__(f"stages.{stage}")
-sys.modules[f"stages.{stage}"].main()
+importlib.import_module(f"stages.{stage}").main()
 """
 
 

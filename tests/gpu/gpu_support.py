@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -68,13 +69,6 @@ def smi(query: str, *options: str) -> list[str]:
     ]
 
 
-def memory_of_the_card() -> tuple[int, int]:
-    """MiB of the first GPU's memory that are used, and all."""
-    done = subprocess.run(smi("memory.used,memory.total"), capture_output=True, text=True, check=True)
-    used, total = done.stdout.split(",")
-    return int(used), int(total)
-
-
 class Device(NamedTuple):
     """What the tests run on: the GPU, or the CPU in a rehearsal."""
 
@@ -85,6 +79,15 @@ class Device(NamedTuple):
     def rehearsal(self) -> bool:
         """Whether the CPU stands in for the GPU."""
         return self.name == "cpu"
+
+
+def memory_of_the_card(device: Device) -> tuple[int, int]:
+    """MiB of the first GPU's memory that are used, and all; (0, 1) where nobody can be asked."""
+    if device.rehearsal or not shutil.which("nvidia-smi"):
+        return 0, 1
+    done = subprocess.run(smi("memory.used,memory.total"), capture_output=True, text=True, check=True)
+    used, total = done.stdout.split(",")
+    return int(used), int(total)
 
 
 SETTINGS = {
