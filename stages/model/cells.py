@@ -107,13 +107,15 @@ CELLS = {
 
 
 @tf.function(jit_compile=True, autograph=False)
-def forward_kernel(cell: Cell, inputs: Tensors, zh: tf.Tensor, recurrent_bias: tf.Tensor, memory: Tensors):
+def forward_kernel(
+    cell: Cell, zx: tf.Tensor, bias: tf.Tensor, zh: tf.Tensor, recurrent_bias: tf.Tensor, memory: Tensors
+):
     """Compute a time step.
 
     Args:
         cell: the kind of cell.
-        inputs: (V, G H) rows, one for each character, and (n,) int32 indices into them; or the (n, G H)
-            product of the input with the kernel, and the (G H,) bias.
+        zx: (n, G H), the input's product with the kernel.
+        bias: (G H,).
         zh: (n, G H), h U; its type is that of what is kept and of h.
         recurrent_bias: (G H,) of a GRU, or a scalar 0.
         memory: (n, H) tensors, as many as the cell has.
@@ -122,9 +124,7 @@ def forward_kernel(cell: Cell, inputs: Tensors, zh: tf.Tensor, recurrent_bias: t
         What the way back needs, h' and the memory after.
     """
     low, full = zh.dtype, recurrent_bias.dtype
-    first, second = inputs
-    zx = tf.gather(first, second) if second.dtype == tf.int32 else tf.cast(first, full) + second
-    kept, h, memory = cell.forward(zx, tf.cast(zh, full) + recurrent_bias, memory)
+    kept, h, memory = cell.forward(tf.cast(zx, full) + bias, tf.cast(zh, full) + recurrent_bias, memory)
     return tuple(tf.cast(each, low) for each in kept), tf.cast(h, low), memory
 
 

@@ -27,34 +27,30 @@ class Layer:
         Args:
             cell: its kind.
             weights: W (I, G H), U (H, G H), b (G H,) or (2, G H).
-            inputs: T (n,) int32 indices into the rows of W, or a (T n, I) tensor and T.
+            inputs: (T n,) int32 indices into the rows of W, or (T n, I).
             state: h (n, H) and the memory.
             dtype: of the products.
         """
         kernel, recurrent, bias = weights
-        self._cell, self._like = cell, tf.zeros((), kernel.dtype)
+        self._cell, self._inputs, self._like = cell, inputs, tf.zeros((), kernel.dtype)
         self._recurrent = tf.cast(recurrent, dtype)
         self._two_biases = bias.shape.rank == 2
         bias, recurrent_bias = tf.unstack(bias) if self._two_biases else (bias, self._like)
-        self._looked_up = inputs if isinstance(inputs, list) else None
-        if self._looked_up is not None:
-            self._rows, rows = kernel.shape[0], kernel + bias
-            steps = [(rows, x) for x in inputs]
-        else:
-            self._inputs, positions = inputs
-            self._kernel = tf.cast(kernel, dtype)
-            steps = [(zx, bias) for zx in tf.split(tf.matmul(self._inputs, self._kernel), positions)]
+        self._looks_up = inputs.dtype == tf.int32
+        self._kernel = kernel if self._looks_up else tf.cast(kernel, dtype)
+        zx = tf.gather(kernel, inputs) if self._looks_up else tf.matmul(inputs, self._kernel)
         h, memory = state[0], tuple(state[1:])
-        self._before: list[tf.Tensor] = []  # h before each position
+        states = [h]
         self._kept: list[tuple[Tensors, Tensors, Tensors]] = []
-        for step in steps:
+        for zx_t in tf.split(zx, inputs.shape[0] // h.shape[0]):
             zh = tf.matmul(h, self._recurrent)
-            kept, after_h, after = forward_kernel(cell, step, zh, recurrent_bias, memory)
+            kept, h, after = forward_kernel(cell, zx_t, bias, zh, recurrent_bias, memory)
             self._kept.append((kept, memory, after))
-            self._before.append(h)
-            h, memory = after_h, after
+            states.append(h)
+            memory = after
         self.state = [h, *memory]
-        self.outputs = tf.concat([*self._before[1:], h], axis=0)
+        all_states = tf.concat(states, axis=0)
+        self._before, self.outputs = all_states[: -h.shape[0]], all_states[h.shape[0] :]
 
     def backward(self, d_outputs: list[tf.Tensor | None]) -> tuple[list[tf.Tensor], list[tf.Tensor] | None]:
         """Differentiate the layer.
@@ -81,10 +77,9 @@ class Layer:
             later = (tf.matmul(by_state[t], transposed),) if t else ()
         dzx = tf.concat(by_input, axis=0)
         dzh = dzx if by_state[0] is by_input[0] else tf.concat(by_state, axis=0)
-        d_recurrent = product_over_rows(tf.concat(self._before, axis=0), dzh, self._like.dtype)
-        if self._looked_up is not None:
-            hot = tf.one_hot(tf.concat(self._looked_up, axis=0), self._rows, dtype=dzx.dtype)
-            d_kernel = product_over_rows(hot, dzx, self._like.dtype)
+        d_recurrent = product_over_rows(self._before, dzh, self._like.dtype)
+        if self._looks_up:
+            d_kernel = sum_by_index(dzx, self._inputs, self._kernel)
             d_bias, d_inputs = tf.reduce_sum(d_kernel, axis=0), None  # each position has one row
         else:
             d_kernel = product_over_rows(self._inputs, dzx, self._like.dtype)
@@ -98,6 +93,12 @@ class Layer:
 def product_over_rows(left: tf.Tensor, right: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     """Compute left^T right in the type of both, as `dtype`."""
     return tf.cast(tf.matmul(left, right, transpose_a=True), dtype)
+
+
+@tf.function(jit_compile=True, autograph=False)
+def sum_by_index(rows, indices, like):
+    """Sum (n, columns) rows that have the same index, (n,) of them, in the shape and type of `like`."""
+    return tf.math.unsorted_segment_sum(tf.cast(rows, like.dtype), indices, like.shape[0])
 
 
 @tf.function(jit_compile=True, autograph=False)

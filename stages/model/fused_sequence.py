@@ -14,11 +14,12 @@ With X (T n, .) for the inputs of all T positions of n windows, one row each, H 
     for t = T..1:  dzx_t, dzh_t from dh_t (`cells.py`),   dh_{t-1} += dzh_t U^T
     dU = H^T dZh,   dW = X^T dZx,   db = sum of dZx's rows,   dX = dZx W^T
 
-An embedding E is folded into the first kernel: the rows of E W are what the characters look up. The state
-before the window is a constant to the gradient (truncated back-propagation through time).
+The first layer's X W is a look-up, and its dW a sum of dZx's rows by character, so neither takes longer with
+more characters. An embedding E is folded into the first kernel: the rows of E W are what the characters look
+up. The state before the window is a constant to the gradient (truncated back-propagation through time).
 
-Memory: 7 H floats for each position of an LSTM until the way back, 4 H more for dz, and the same again for
-zx of each layer but the first. The positions are unrolled, so a longer window takes longer to compile.
+Memory: 7 H floats for each position of an LSTM until the way back, and 4 H more for zx and for dz of each
+layer. The positions are unrolled, so a longer window takes longer to compile.
 """
 
 from collections.abc import Callable, Sequence
@@ -127,8 +128,8 @@ class SequencePass:
         n, positions = x.shape
         state = state or stack.zero_state(n, dtype)
         self._stack, self._weights, self._positions = stack, weights, positions
-        inputs: Any = tf.unstack(x, axis=1)
-        targets = tf.concat([*inputs[1:], y], axis=0) if stack.all_positions else y
+        inputs = tf.reshape(tf.transpose(x), [-1])
+        targets = tf.concat([inputs[n:], y], axis=0) if stack.all_positions else y
         first = 1 if stack.embedding else 0
         kernel = tf.matmul(weights[0], weights[1]) if stack.embedding else weights[0]
         self._layers, self._masks, self.state = [], [], []
@@ -142,11 +143,10 @@ class SequencePass:
             self.state += layer.state
             mask = masks(number, (positions, n, units))
             self._masks.append(mask)
-            outputs = layer.outputs
+            inputs = layer.outputs
             if mask is not None:
-                outputs = tf.reshape(tf.reshape(outputs, (positions, n, units)) * mask, outputs.shape)
-            inputs = (outputs, positions)
-        self._top = inputs[0] if stack.all_positions else inputs[0][-n:]
+                inputs = tf.reshape(tf.reshape(inputs, (positions, n, units)) * mask, inputs.shape)
+        self._top = inputs if stack.all_positions else inputs[-n:]
         self._dense = tf.cast(weights[-2], dtype)
         losses, self._d_logits = losses_kernel(tf.matmul(self._top, self._dense), weights[-1], targets)
         self.losses = tf.reshape(losses, (-1, n))
