@@ -1,10 +1,12 @@
 """Training steps of models that predict at every position, in a process of its own.
 
-    python -m benchmarks.sequences KIND UNITS STEPS
+    python -m benchmarks.sequences KIND UNITS STEPS [SECTION.KEY=VALUE ...]
 
-Kinds: `float32` and `mixed_bfloat16` (the pipeline), `torch` (PyTorch's nn.LSTM in float32), `products` (the
-matrix products of the float32 step alone, on its shapes). All train one LSTM layer on batches of 64 windows
-of 40 characters, 65 of them distinct, with Adam and clipping. Prints one line of JSON.
+Kinds: `float32` and `mixed_bfloat16` (the pipeline), `autodiff` (its step with Keras's layers and autodiff
+in place of the fused step, float32), `torch` (PyTorch's nn.LSTM in float32), `products` (the matrix products
+of the float32 step alone, on its shapes). All train one LSTM layer on batches of 64 windows of 40 characters,
+65 of them distinct, with Adam and clipping. With `model.cell=gru` and the like the first three train another
+model. Prints one line of JSON.
 """
 
 import json
@@ -12,43 +14,44 @@ import os
 import sys
 
 import numpy as np
+import yaml
 
 from benchmarks.steps import cores, timed
+from tests.support import changed_params
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 
 BATCH, MAXLEN, SIZE, RATE, MICROBATCHES = 64, 40, 65, 0.002, 2
 
 
-def flops(units: int) -> int:
-    """Operations for a character: h U forward, two such products back, and those with x and of the output."""
-    return 2 * 3 * units * 4 * units + 2 * 4 * units * SIZE + 2 * 3 * units * SIZE
-
-
-def pipeline(precision: str, units: int, x: np.ndarray, y: np.ndarray) -> float:
+def pipeline(kind: str, units: int, x: np.ndarray, y: np.ndarray, others: dict[str, object]) -> float:
     """Seconds of an epoch of the pipeline's."""
     from stages.training.device import set_up_tensorflow
 
     set_up_tensorflow("cpu")
-    from stages.common.params import read_params
+    from stages.common.params import Params
+    from stages.model.microbatches import over_microbatches
     from stages.text.windows import Windows
+    from stages.training.steps import keras_microbatch, train_step
     from stages.training.trainer import Trainer
 
-    params = read_params()
     changed = {
-        "precision": precision,
-        "preview": 0,
-        "targets": "all",
-        "batch_size": BATCH,
-        "optimizer": "adam",
-        "learning_rate": RATE,
-        "clip_norm": 1.0,
-        "microbatches": MICROBATCHES,
+        "train__precision": "float32" if kind == "autodiff" else kind,
+        "train__preview": 0,
+        "train__targets": "all",
+        "train__batch_size": BATCH,
+        "train__optimizer": "adam",
+        "train__learning_rate": RATE,
+        "train__clip_norm": 1.0,
+        "train__microbatches": MICROBATCHES,
+        "model__units": units,
     }
-    train = params.train.model_copy(update=changed)
-    model = params.model.model_copy(update={"units": units})
+    params = Params.model_validate(changed_params(**(changed | others)))
     windows = Windows(x, y, x[:0], y[:0], x[:0], y[:0], "".join(map(chr, range(40, 40 + SIZE))))
-    trainer = Trainer(params.model_copy(update={"train": train, "model": model}), windows, "cpu")
+    trainer = Trainer(params, windows, "cpu")
+    if kind == "autodiff":
+        gradients = over_microbatches(keras_microbatch(trainer.model), MICROBATCHES)
+        trainer.loop.step = train_step(gradients, trainer.model, BATCH, compile_update=True)  # type: ignore[union-attr]
     return timed(lambda: trainer.epoch(trainer.next_epoch))
 
 
@@ -103,7 +106,7 @@ def products(units: int, steps: int) -> float:
                 tf.matmul(h, logits, transpose_a=True),
                 tf.matmul(logits, weights["dense"], transpose_b=True),
             ]
-            ends += [tf.matmul(h, z, transpose_a=True), tf.matmul(logits, z, transpose_a=True)]
+            ends.append(tf.matmul(h, z, transpose_a=True))
             back = zs[-1]
             for _ in range(MAXLEN):
                 back = tf.tile(tf.matmul(back, weights["back"]), [1, 4])
@@ -117,7 +120,7 @@ def products(units: int, steps: int) -> float:
     return timed(epoch)
 
 
-def main(kind: str, units: int, steps: int) -> None:
+def main(kind: str, units: int, steps: int, others: dict[str, object]) -> None:
     """Measure one kind and print characters a second."""
     rng = np.random.default_rng(0)
     text = rng.integers(0, SIZE, (BATCH * steps, MAXLEN + 1)).astype("u1")
@@ -127,9 +130,15 @@ def main(kind: str, units: int, steps: int) -> None:
     elif kind == "torch":
         seconds = torch_lstm(units, x, y)
     else:
-        seconds = pipeline(kind, units, x, y)
+        seconds = pipeline(kind, units, x, y, others)
     print(json.dumps({"characters_per_second": x.size / seconds}))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    pairs = (each.split("=") for each in sys.argv[4:])
+    main(
+        sys.argv[1],
+        int(sys.argv[2]),
+        int(sys.argv[3]),
+        {name.replace(".", "__"): yaml.safe_load(value) for name, value in pairs},
+    )

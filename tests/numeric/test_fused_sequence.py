@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from stages.model.architecture import build_model, compile_model
 from stages.model.fused_sequence import sequence_gradients, sequence_losses, stack_of
-from stages.model.regularization import Regularization
+from stages.model.microbatches import fold_in
+from stages.model.regularization import Regularization, output_mask
 from stages.training.steps import train_step
 from tests.numeric.gradient_support import assert_near, keras_gradients
 
@@ -172,6 +173,34 @@ def test_variational_dropout_leaves_out_the_same_at_all_positions(variational):
             plain.set_weights([*weights[:3], weights[3] * np.where(gone, 0, 2)[:, None], weights[4]])
             text = np.concatenate([x, y[:, None]], axis=1)
             assert loss == pytest.approx(float(np.mean(keras_losses(plain, text))), abs=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", [{"embedding": 3}, {"cell": "gru"}], ids=["lstm", "gru"])
+def test_gradients_with_variational_dropout_are_those_of_autodiff(kind, dtype):
+    model = random_model(layers=2, dropout=0.5, **kind)
+    x, y = random_batch(4)
+    regularization = Regularization(variational_dropout=True)
+    ours = tf.function(sequence_gradients(model, 1, dtype, regularization=regularization), autograph=False)
+    with tf.GradientTape() as tape:
+        outputs = tf.one_hot(x, SIZE)
+        for number, layer in enumerate(model.layers):
+            if isinstance(layer, keras.layers.Dropout):
+                mask = output_mask(fold_in(KEY, 0), number, 0.5, (MAXLEN, 4, UNITS), True)
+                assert 0 < np.count_nonzero(mask) < tf.size(mask)
+                outputs *= tf.transpose(mask, (1, 0, 2))
+            else:
+                outputs = layer(outputs)
+        targets = np.concatenate([x, y[:, None]], axis=1)[:, 1:]
+        loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(targets, outputs))
+    expected = tape.gradient(loss, model.trainable_variables)
+    if dtype == tf.bfloat16:
+        assert_near(ours(x, y, ONES, KEY), (loss, expected), loss=0.02, norm=0.05)
+        return
+    our_loss, gradients = ours(x, y, ONES, KEY)
+    assert float(our_loss) == pytest.approx(float(loss), abs=1e-5)
+    for mine, theirs in zip(gradients, expected, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-5)
 
 
 def test_tied_weights_stay_equal_and_have_the_sum_of_both_gradients():

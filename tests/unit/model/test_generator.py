@@ -31,12 +31,12 @@ def any_length(model):
     return any_length
 
 
-def article_loop(any_length, prompt, temperature, uniform):
+def article_loop(any_length, prompt, temperature, uniform, window=MAXLEN):
     """Window of the last characters, zero state, log p / T, a draw by the cumulative distribution."""
     text, generated = list(prompt), []
     for u in uniform:
-        window = np.eye(SIZE)[text[-MAXLEN:]][None]
-        probabilities = any_length.predict_on_batch(window)[0].astype("float64")
+        read = np.eye(SIZE)[text[-window:]][None]
+        probabilities = any_length(read, training=False).numpy()[0].astype("float64")
         if temperature == 0:
             new = int(np.argmax(probabilities))
         else:
@@ -47,15 +47,20 @@ def article_loop(any_length, prompt, temperature, uniform):
     return generated
 
 
-@pytest.mark.parametrize("prompt_length", [1, 3, MAXLEN])
-def test_text_is_the_article_loops_character_for_character(model, any_length, prompt_length):
+@pytest.mark.parametrize(
+    ("prompt_length", "carried"), [(1, False), (3, False), (MAXLEN, False), (1, True), (MAXLEN + 4, True)]
+)
+def test_text_is_the_article_loops_character_for_character(model, any_length, prompt_length, carried):
+    """With a state that is carried, the window is all of the text so far."""
     length = 25
     prompt = np.random.default_rng(1).integers(0, SIZE, prompt_length)
     uniform = uniform_draws(7, 2, TEMPERATURES, length)
-    texts = Generator(model, TEMPERATURES, length)(prompt, uniform)
+    texts = Generator(model, TEMPERATURES, length, carried)(prompt, uniform)
     assert texts.shape == (len(TEMPERATURES), length)
+    window = prompt_length + length if carried else MAXLEN
     for row, temperature in enumerate(TEMPERATURES):
-        assert list(texts[row]) == article_loop(any_length, prompt, temperature, uniform[:, row]), temperature
+        expected = article_loop(any_length, prompt, temperature, uniform[:, row], window)
+        assert list(texts[row]) == expected, temperature
     assert len({tuple(text) for text in texts}) == len(TEMPERATURES)
 
 

@@ -84,7 +84,7 @@ MUTATIONS = [
     ("model/architecture.py", '"global_clipnorm"', '"clipnorm"'),
     ("model/architecture.py", "return_sequences or number", "return_sequences and number"),
     ("model/cells.py", "(dc * f,)", "(dc * i,)"),
-    ("model/fused_layer.py", "kernel + bias", "kernel - bias"),
+    ("model/fused_layer.py", "math.unsorted_segment_sum", "math.unsorted_segment_max"),
     ("model/fused_sequence.py", "exponentials / total - hot", "exponentials / total"),
     ("model/fused_lstm.py", "c = f * c + i * g", "c = f * c - i * g"),
     ("model/fused_lstm.py", "1 - tanh_c * tanh_c", "1 - tanh_c"),
