@@ -19,6 +19,8 @@ def require_fitting(params: Params, device: str) -> None:
         raise StageError(
             "train.precision: got 'tf32'; takes float32 or mixed_bfloat16 on a CPU, which has no TF32"
         )
+    if device == "cpu":
+        require_enough_microbatches(train, train.workers, "train.workers")
     needing = {
         "state": (train.state, "reset"),
         "weight_dropout": (train.weight_dropout, 0),
@@ -56,6 +58,24 @@ def require_fitting(params: Params, device: str) -> None:
                     f"vectorize.{name}: got {step}; takes vectorize.maxlen, {windows.maxlen}, with "
                     "train.state: carried, so that each window begins where the one before it ends"
                 )
+
+
+def require_enough_microbatches(train: Train, workers: int, name: str) -> None:
+    """Check that each worker on a CPU has a microbatch.
+
+    Args:
+        train: the section `train` of `params.yaml`.
+        workers: their number.
+        name: of what asks for so many.
+
+    Raises:
+        StageError: there are more workers than microbatches.
+    """
+    if workers > train.microbatches:
+        raise StageError(
+            f"{name}: got {workers} workers; takes at most {train.microbatches} (train.microbatches, which "
+            "they share out)"
+        )
 
 
 def require_validation_split(train: Train, there: bool) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from stages.common.combinations import require_enough_microbatches
 from stages.common.device_line import device_line
 from stages.common.errors import StageError
 from stages.common.files import (
@@ -62,11 +63,9 @@ def train(params: Params, windows: Windows, text: ModelText, cluster: Cluster | 
     if cluster and cluster.local:
         cores = max(1, (cores or usable_cores()) // workers)
     device = set_up_tensorflow(params.train.device, cores, params.train.precision, share_of_host(cluster))
-    if device == "cpu" and workers > params.train.microbatches:
-        name = "train.workers" if params.train.workers > 1 else "TF_CONFIG"
-        raise StageError(
-            f"{name}: got {workers} workers; takes at most {params.train.microbatches} "
-            "(train.microbatches, which they share out)"
+    if device == "cpu":
+        require_enough_microbatches(
+            params.train, workers, "train.workers" if params.train.workers > 1 else "TF_CONFIG"
         )
     why = None if GPUS or params.train.device == "cpu" else why_no_gpu(CUSOLVER)
     facts = device_facts(device, params.train.precision, why)

@@ -162,7 +162,12 @@ def test_workers_that_wait_are_told_to_end_where_training_has_stopped_early(untr
 
 def test_more_workers_than_microbatches(small):
     small.set_params(train__workers=3)
-    done = small.run("python", "-m", "stages.train", code=1)
-    assert done.stderr.startswith("error: train.workers: got 3 workers; takes at most 2 (train.microbatches")
+    for stage in ("check", "train"):
+        done = small.run("python", "-m", f"stages.{stage}", code=1)
+        assert done.stderr.startswith("error: train.workers: got 3 workers; takes at most 2 (train.microb")
+    small.set_params(train__workers=1)
+    three = tf_config([f"127.0.0.1:{port}" for port in (1, 2, 3)], 0)
+    done = small.run("python", "-m", "stages.train", TF_CONFIG=three, code=1)
+    assert done.stderr.startswith("error: TF_CONFIG: got 3 workers; takes at most 2 (train.microbatches")
     done = small.run("python", "-m", "stages.worker", code=1)
     assert done.stderr.startswith("error: TF_CONFIG: does not make this process a worker; takes")

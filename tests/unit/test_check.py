@@ -45,6 +45,7 @@ def driver(monkeypatch):
             {"train__variational_dropout": True, "train__targets": "all"},
             "takes false unless model.dropout is above 0",
         ),
+        (False, {"train__workers": 9}, r"^train\.workers: got 9 workers; takes at most 8 \(train\.micro"),
         (False, {"train__weight_dropout": 0.5}, "takes 0 unless train.targets is all"),
         (False, {"train__variational_dropout": True}, "takes false unless train.targets is all"),
         (False, CARRIED | {"train__targets": "last"}, "train.state: got 'carried'; takes reset unless"),
