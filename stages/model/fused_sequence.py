@@ -128,7 +128,7 @@ class SequencePass:
         n, positions = x.shape
         state = state or stack.zero_state(n, dtype)
         self._stack, self._weights, self._positions = stack, weights, positions
-        inputs = tf.reshape(tf.transpose(x), [-1])
+        inputs = tf.concat(tf.unstack(x, axis=1), axis=0)
         targets = tf.concat([inputs[n:], y], axis=0) if stack.all_positions else y
         first = 1 if stack.embedding else 0
         kernel = tf.matmul(weights[0], weights[1]) if stack.embedding else weights[0]

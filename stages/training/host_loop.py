@@ -1,9 +1,7 @@
 """The training loop of a CPU: one compiled step at a time, its batch computed in microbatches."""
 
-import functools
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import keras
 import numpy as np
@@ -70,7 +68,7 @@ class HostLoop:
             if train.state == "carried":
                 self._state = stack_of(model).zero_state(rows, dtype)
         # one kernel for the update, but not for the article's, whose bytes would be others
-        self.step: Any = train_step(gradients, model, self._rows, rows, self._state, not is_articles)
+        self.step = train_step(gradients, model, self._rows, rows, self._state, not is_articles)
 
     def __call__(self, order: np.ndarray, keys: np.ndarray, rates: np.ndarray) -> Iterator[list[float]]:
         """Take the steps of an epoch.
@@ -98,22 +96,13 @@ class HostLoop:
         """Take a step. A window that follows on the one in its row of the step before has its state."""
         batch = self.batch(chosen)
         if not self._state:
-            return self._call(*batch, key)
+            return self.step(*batch, key)
         goes_on = np.zeros(len(batch[0]), bool)
         if before is not None:
             own = chosen[self._own] == before[self._own] + 1
             goes_on[: len(own)] = own
-        loss, *self._state = self._call(*batch, key, goes_on, *self._state)
+        loss, *self._state = self.step(*batch, key, goes_on, *self._state)
         return loss
-
-    def _call(self, *arguments: np.ndarray | tf.Tensor) -> Any:
-        """Call the step."""
-        return self._concrete_step(*map(tf.convert_to_tensor, arguments))
-
-    @functools.cached_property
-    def _concrete_step(self) -> Any:
-        """The step without the search for the signature of a call, which takes half a millisecond."""
-        return self.step.get_concrete_function()
 
     def batch(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Collect this process's rows of a batch, x and y, and the weights of all rows."""
