@@ -1,4 +1,4 @@
-"""Generation against the article's loop: one window at a time through `predict_on_batch`, written here."""
+"""Generation against the article's loop: one window at a time through Keras, written here."""
 
 import keras
 import numpy as np
@@ -28,15 +28,15 @@ def any_length(model):
     layers = [keras.Input((None, SIZE)), keras.layers.LSTM(UNITS), keras.layers.Dense(SIZE, "softmax")]
     any_length = keras.Sequential(layers)
     any_length.set_weights(model.get_weights())
-    return any_length
+    return tf.function(any_length, input_signature=[tf.TensorSpec((1, None, SIZE))])
 
 
 def article_loop(any_length, prompt, temperature, uniform, window=MAXLEN):
     """Window of the last characters, zero state, log p / T, a draw by the cumulative distribution."""
     text, generated = list(prompt), []
     for u in uniform:
-        read = np.eye(SIZE)[text[-window:]][None]
-        probabilities = any_length(read, training=False).numpy()[0].astype("float64")
+        read = np.eye(SIZE, dtype=np.float32)[text[-window:]][None]
+        probabilities = any_length(read).numpy()[0].astype("float64")
         if temperature == 0:
             new = int(np.argmax(probabilities))
         else:
