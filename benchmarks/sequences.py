@@ -16,7 +16,7 @@ import sys
 import numpy as np
 import yaml
 
-from benchmarks.steps import cores, timed
+from benchmarks.steps import as_windows, cores, timed
 from tests.support import changed_params
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
@@ -31,7 +31,6 @@ def pipeline(kind: str, units: int, x: np.ndarray, y: np.ndarray, others: dict[s
     set_up_tensorflow("cpu")
     from stages.common.params import Params
     from stages.model.microbatches import over_microbatches
-    from stages.text.windows import Windows
     from stages.training.steps import keras_microbatch, train_step
     from stages.training.trainer import Trainer
 
@@ -47,8 +46,7 @@ def pipeline(kind: str, units: int, x: np.ndarray, y: np.ndarray, others: dict[s
         "model__units": units,
     }
     params = Params.model_validate(changed_params(**(changed | others)))
-    windows = Windows(x, y, x[:0], y[:0], x[:0], y[:0], "".join(map(chr, range(40, 40 + SIZE))))
-    trainer = Trainer(params, windows, "cpu")
+    trainer = Trainer(params, as_windows(x, y, SIZE), "cpu")
     if kind == "autodiff":
         gradients = over_microbatches(keras_microbatch(trainer.model), MICROBATCHES)
         trainer.loop.step = train_step(gradients, trainer.model, BATCH, compile_update=True)  # type: ignore[union-attr]

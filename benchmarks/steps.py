@@ -62,11 +62,11 @@ def made_up(steps: int) -> tuple[np.ndarray, np.ndarray]:
     return x, rng.integers(0, SIZE, BATCH * steps).astype("u1")
 
 
-def as_windows(x: np.ndarray, y: np.ndarray) -> "Windows":
+def as_windows(x: np.ndarray, y: np.ndarray, size: int = SIZE) -> "Windows":
     """The same as the pipeline takes them, without a validation split and a test split."""
     from stages.text.windows import Windows
 
-    return Windows(x, y, x[:0], y[:0], x[:0], y[:0], "".join(map(chr, range(40, 40 + SIZE))))
+    return Windows(x, y, x[:0], y[:0], x[:0], y[:0], "".join(map(chr, range(40, 40 + size))))
 
 
 def pipeline(precision: str, deterministic: bool, x: np.ndarray, y: np.ndarray) -> dict[str, float]:

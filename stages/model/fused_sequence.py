@@ -18,8 +18,8 @@ The first layer's X W is a look-up, and its dW a sum of dZx's rows by character,
 more characters. An embedding E is folded into the first kernel: the rows of E W are what the characters look
 up. The state before the window is a constant to the gradient (truncated back-propagation through time).
 
-Memory: 7 H floats for each position of an LSTM until the way back, and 4 H more for zx and for dz of each
-layer. The positions are unrolled, so a longer window takes longer to compile.
+Memory: 7 H floats for each position and layer of an LSTM until the way back, and 4 H more each for zx and
+for dz. The positions are unrolled, so a longer window takes longer to compile.
 """
 
 from collections.abc import Callable, Sequence
