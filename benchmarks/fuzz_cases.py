@@ -15,7 +15,7 @@ from tests.support import changed_params, make_text
 
 KINDS = ("parameters", "texts")
 SMALL = {
-    "download__corpus": "book.txt",
+    "download__corpus": "corpora/book.txt",
     "download__offline_corpus": None,
     "vectorize__maxlen": 8,
     "model__units": 4,
@@ -42,25 +42,24 @@ CAPS = {
 PROMPTS = [None, "ba", "BA di\nko", "€", "\0", "ba" * 40, "\u2028", " "]
 VALID: dict[str, list[Any]] = {
     "corpus": [
-        "book.txt",
-        "book.txt",
-        "./book.txt",
-        "missing.txt",
-        "metrics",
+        "corpora/book.txt",
+        "corpora/book.txt",
+        "./corpora//book.txt",
+        "corpora/missing.txt",
         "corpora/missing.yaml",
-        "b\0k",
+        "corpora/b\0k",
     ],
     "offline_corpus": [None, "corpora/missing.yaml"],
-    "init_from": ["initial/random", "./initial/random", "missing.keras", "metrics"],
+    "init_from": ["initial/random", "./initial/random", "initial/missing.keras"],
     "encoding": ["utf-8", "utf-8-sig", "latin-1", "cp1252", "utf-16", "utf-7", "ascii", "gb18030", "idna"],
     "sha256": [None, "0" * 64],
     "temperatures": [[0.0], [1], [100.0, 1e-3], [5e-324, 0.0, 0.3], [1e-30, 1e-38]],
     "prompt": PROMPTS,
 }
 OUTSIDE: dict[str, list[Any]] = {
-    "corpus": ["", 7, None, ["book.txt"]],
-    "offline_corpus": ["bible", "", 7, "x.yaml\n"],
-    "init_from": ["", 7, None],
+    "corpus": ["", 7, None, ["corpora/book.txt"], "book.txt", "corpora", "metrics", "corpora/../book.txt"],
+    "offline_corpus": ["bible", "", 7, "corpora/x.yaml\n", "x.yaml", "/corpora/x.yaml"],
+    "init_from": ["", 7, None, "initial", "models/model.keras"],
     "encoding": ["no-such", "rot13", "", "hex", "utf\0", 8, None],
     "sha256": ["12ab", "A" * 64, "0" * 63, "0" * 65, "0" * 64 + "\n", 0],
     "temperatures": [[], [-0.1], [100.1], [0.5, 0.5], [1, 1.0], 0.5, None, [None], ["x"], [math.nan], [True]],
@@ -95,7 +94,7 @@ class Case:
     Attributes:
         name: its kind and number.
         params: the bytes of `params.yaml`.
-        text: the bytes of `book.txt`.
+        text: the bytes of `corpora/book.txt`.
         wrong: the parameter that has to be refused; empty if none has to be.
     """
 

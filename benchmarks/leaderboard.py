@@ -13,6 +13,7 @@ over the turns. docs/leaderboard.md says what can be compared.
 
 import argparse
 import math
+import shutil
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -92,10 +93,11 @@ def text_file(options: argparse.Namespace, scratch: Path) -> Path:
     if options.corpus.suffix != ".yaml":
         return options.corpus.resolve()
     sources: dict[str, Any] = {
-        "download__corpus": str(options.corpus.resolve()),
+        "download__corpus": f"corpora/{options.corpus.name}",
         "download__offline_corpus": None,
     }
     folder = project(scratch / options.corpus.stem, **sources)
+    shutil.copy(options.corpus, folder / "corpora")
     for stage in ("check", "download"):
         measured(["-m", f"stages.{stage}"], folder)
     return folder / "data/corpus.txt"

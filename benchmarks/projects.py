@@ -18,8 +18,8 @@ def project(folder: Path, corpus: Path | None = None, **changes: Any) -> Path:
     """A copy of the project with a text of its own, in a git repository of its own."""
     copy_of_the_project(folder)
     if corpus:
-        shutil.copy(corpus, folder / "book.txt")
-    changes = {"download__corpus": "book.txt", "download__max_bytes": 10**9} | changes
+        shutil.copy(corpus, folder / "corpora/book.txt")
+    changes = {"download__corpus": "corpora/book.txt", "download__max_bytes": 10**9} | changes
     tree = changed_params(**changes)
     (folder / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
     git = ["git", "-c", "user.name=benchmark", "-c", "user.email=benchmark@example.invalid"]

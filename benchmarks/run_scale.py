@@ -5,17 +5,25 @@ from pathlib import Path
 
 from benchmarks.measure import column, measured, middle, table
 from benchmarks.projects import last_json, project
-from stages.text.samples import lines_of
 from tests.support import make_text
 
 SAMPLES = [
     {"epoch": at // 4, "temperature": at % 4, "prompt": " ", "text": make_text(400, seed=at)}
     for at in range(160)
 ]
+MEASURE_SAMPLES = """
+from benchmarks.run_scale import SAMPLES
+from stages.common.params import read_params
+from stages.common.paths import CORPUS_FILE
+from stages.evaluation.sample_metrics import quality_table
+from stages.text.normalization import read_pieces
+
+quality_table(read_pieces(CORPUS_FILE, read_params().vectorize), SAMPLES)
+"""
 
 
 def at_scale(turns: int) -> None:
-    """1, 10 and 100 MB of text: vectorize, quality, then batches at random out of the windows."""
+    """1, 10 and 100 MB of text: vectorize, metrics of samples, then batches at random out of the windows."""
     block = make_text(1_000_000)
     found: dict[int, list[dict[str, float]]] = {1: [], 10: [], 100: []}
     for _ in range(turns):
@@ -25,10 +33,8 @@ def at_scale(turns: int) -> None:
                 (folder / "data").mkdir(exist_ok=True)
                 with open(folder / "data/corpus.txt", "w", encoding="utf-8") as file:
                     file.writelines(block for _ in range(megabytes))
-                (folder / "metrics").mkdir(exist_ok=True)
-                (folder / "metrics/samples.jsonl").write_text(lines_of(SAMPLES), encoding="utf-8")
                 vectorized = measured(["-m", "stages.vectorize"], folder)
-                quality = measured(["-m", "stages.quality"], folder)
+                quality = measured(["-c", MEASURE_SAMPLES], folder)
                 trained = measured(["-m", "benchmarks.scale", "20"], folder)
             clock = last_json(trained.output)
             clocks.append(
@@ -46,7 +52,7 @@ def at_scale(turns: int) -> None:
     rows = [
         ("`vectorize`, start-up included, s", "vectorize"),
         ("its peak memory, MB", "memory of vectorize"),
-        ("peak memory of `quality` with 160 samples, MB", "memory of quality"),
+        ("peak memory of the metrics of 160 samples, MB", "memory of quality"),
         ("`data/windows.npz`, MB", "file_megabytes"),
         ("`train`: open, check and order the windows, ns each", "before"),
         ("a batch out of it, ns a window", "draw of one"),

@@ -10,7 +10,7 @@ from pathlib import Path
 from stages.common.combinations import require_fitting, require_validation_split
 from stages.common.errors import StageError, run_stage
 from stages.common.files import write_bytes_atomically
-from stages.common.params import Params, read_params
+from stages.common.params import CORPORA, INITIAL, Params, read_params
 from stages.common.paths import CORPUS_PATH_FILE
 from stages.text.corpora import is_description, read_corpus
 from stages.text.own_text import require_file
@@ -23,13 +23,33 @@ def main() -> None:
     require_device(params)
     require_validation_split(params.train, params.vectorize.validation > 0)
     if weights := file_of(params.train.init_from):
+        require_noticed("train.init_from", weights, INITIAL)
         require_same_architecture(weights, params.model)
     path = Path(params.download.corpus)
+    require_noticed("download.corpus", path, CORPORA)
     if is_description(path):
         read_corpus(path)
     else:
         require_file(path)
     write_bytes_atomically(CORPUS_PATH_FILE, f"{path}\n".encode())
+
+
+def require_noticed(name: str, file: Path, folder: Path) -> None:
+    """Check that DVC notices a change of a file.
+
+    Args:
+        name: the parameter that names it.
+        file: the file; it may be a link.
+        folder: the dependency in `dvc.yaml` that the file belongs to.
+
+    Raises:
+        StageError: it is in a linked folder, which DVC leaves out.
+    """
+    if not file.parent.resolve().is_relative_to(folder.resolve()):
+        raise StageError(
+            f"{name}: got {str(file)!r}; takes no folder that is a link, in which DVC notices no change; "
+            f"copy it to {folder}/"
+        )
 
 
 def require_device(params: Params) -> None:

@@ -39,7 +39,7 @@ def main() -> None:
     """Read what the other stages wrote about the run; write the page."""
     params = read_params()
     samples = read_samples()
-    quality = list(csv.DictReader(read_output(QUALITY_FILE, "quality").splitlines(), delimiter="\t"))
+    quality = list(csv.DictReader(read_output(QUALITY_FILE, "sample").splitlines(), delimiter="\t"))
     history = history_of(read_output(LOSSES_FILE, "train"), params.train.targets)
     corpus = json.loads(read_output(CORPUS_METRICS, "download"))
     corpus |= json.loads(read_output(WINDOWS_SUMMARY, "vectorize"))

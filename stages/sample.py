@@ -1,4 +1,4 @@
-"""Stage `sample`: text from every epoch's checkpoint, at every temperature.
+"""Stage `sample`: text from every epoch's checkpoint, at every temperature, and its metrics.
 
 What the article's loop prints after each epoch. It is apart from training, so that a new temperature costs
 seconds.
@@ -7,7 +7,16 @@ seconds.
 from stages.common.errors import StageError, run_stage
 from stages.common.files import write_bytes_atomically
 from stages.common.params import read_params
-from stages.common.paths import CHECKPOINTS_DIR, MODELS_DIR, SAMPLES_DIR, SAMPLES_FILE
+from stages.common.paths import (
+    CHECKPOINTS_DIR,
+    CORPUS_FILE,
+    MODELS_DIR,
+    QUALITY_FILE,
+    SAMPLES_DIR,
+    SAMPLES_FILE,
+)
+from stages.evaluation.sample_metrics import quality_table
+from stages.text.normalization import read_pieces
 from stages.text.samples import Sample, as_the_article_prints, lines_of
 from stages.text.vocabulary import decode
 from stages.text.vocabulary_file import read_model_text
@@ -15,7 +24,7 @@ from stages.training.checkpoints import checkpoint_files, fitting_checkpoint
 
 
 def main() -> None:
-    """Generate all samples; write them for programs, and as the article prints them."""
+    """Generate and measure all samples; write them for programs, and as the article prints them."""
     params = read_params().sample
     text = read_model_text(MODELS_DIR)
     files = list(checkpoint_files().values())
@@ -47,9 +56,11 @@ def main() -> None:
         write_bytes_atomically(SAMPLES_DIR / f"{path.stem}.txt", page.encode())
         samples += of_epoch
     write_bytes_atomically(SAMPLES_FILE, lines_of(samples).encode())
+    quality = quality_table(read_pieces(CORPUS_FILE, text), samples)
+    write_bytes_atomically(QUALITY_FILE, quality.encode())
     print(
         f"{len(files)} epochs, {len(samples)} samples of {params.length} characters: "
-        f"{SAMPLES_FILE}, {SAMPLES_DIR}"
+        f"{SAMPLES_FILE}, {SAMPLES_DIR}, {QUALITY_FILE}"
     )
 
 

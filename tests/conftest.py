@@ -43,7 +43,7 @@ def finished(tmp_path_factory) -> Project:
 
     def make(root: Path) -> None:
         copy_of_the_project(root)
-        (root / "book.txt").write_text(make_text(3000), encoding="utf-8")
+        (root / "corpora/book.txt").write_text(make_text(3000), encoding="utf-8")
         project = Project(root, **SMALL)
         project.run("git", "init", "-q")
         project.run("git", "add", "-A")

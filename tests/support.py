@@ -199,7 +199,7 @@ def free_ports(count: int) -> Iterator[list[int]]:
 
 
 SMALL = {
-    "download__corpus": "book.txt",
+    "download__corpus": "corpora/book.txt",
     "download__offline_corpus": None,
     "vectorize__maxlen": 12,
     "model__units": 16,

@@ -8,22 +8,36 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from stages.common.schema import SHA256_TAKES, Number, Section, Sha256, parameter, read_checked
 
 PARAMS_FILE = Path("params.yaml")
 SEED_TAKES = "a whole number from 0 to 4,294,967,295"
-RANDOM_WEIGHTS = "initial/random"  # a file, since DVC takes no dependency that may be missing
+RANDOM_WEIGHTS = "initial/random"
+CORPORA, INITIAL = Path("corpora"), Path("initial")  # in dvc.yaml, so that DVC notices changes in them
 RENAMED = {"train.streams": "train.microbatches", "download.patience": "download.deadline"}
+
+
+def _inside(folder: Path) -> AfterValidator:
+    """Accept only paths into a folder, by their text alone: links are not followed."""
+
+    def check(path: str) -> str:
+        if folder not in Path(os.path.normpath(path)).parents:
+            raise ValueError(path)
+        return path
+
+    return AfterValidator(check)
 
 
 class Download(Section):
     """Parameters of the download stage."""
 
-    corpus: str = parameter("the path of a corpus's description (.yaml) or of a text file", min_length=1)
-    offline_corpus: str | None = parameter(
-        "the path of a corpus's description (.yaml), or null", pattern=r"\.ya?ml$"
+    corpus: Annotated[str, _inside(CORPORA)] = parameter(
+        f"the path of a corpus's description (.yaml) or of a text file in {CORPORA}/ (copy yours there)"
+    )
+    offline_corpus: Annotated[str, _inside(CORPORA)] | None = parameter(
+        f"the path of a corpus's description (.yaml) in {CORPORA}/, or null", pattern=r"\.ya?ml$"
     )
     encoding: str = parameter("the name of a text encoding, like utf-8, latin-1, cp1252, utf-16 or gb18030")
     sha256: Sha256 | None = parameter(SHA256_TAKES + ", or null")
@@ -96,7 +110,9 @@ class Train(Section):
     variational_dropout: bool = parameter("true or false")
     tied_embedding: bool = parameter("true or false")
     seed: int = parameter(SEED_TAKES, ge=0, lt=2**32)
-    init_from: str = parameter(f"{RANDOM_WEIGHTS} or the path of a model", min_length=1)
+    init_from: Annotated[str, _inside(INITIAL)] = parameter(
+        f"{RANDOM_WEIGHTS} or the path of a model in {INITIAL}/ (copy yours there)"
+    )
     device: Literal["auto", "cpu", "gpu"] = parameter("auto, cpu or gpu")
     precision: Literal["float32", "tf32", "mixed_bfloat16"] = parameter("float32, tf32 or mixed_bfloat16")
     use_cudnn: bool = parameter("true or false")

@@ -1,7 +1,7 @@
 """Corpus descriptions: YAML files with the SHA-256 of a corpus and the sources that serve it.
 
-A description is a file of its own, not a part of `params.yaml`. So `download.corpus` is always a path, and
-DVC notices a change of what it names, be it a description or a text file.
+A description is a file of its own, not a part of `params.yaml`. So `download.corpus` is always a path in
+`corpora/`, and DVC notices a change of what it names, be it a description or a text file.
 """
 
 from pathlib import Path
@@ -9,9 +9,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from stages.common.params import CORPORA
 from stages.common.schema import SHA256_TAKES, Section, Sha256, parameter, read_checked
-
-FOLDER = Path("corpora")
 
 
 class SourceError(Exception):
@@ -51,7 +50,7 @@ def is_description(path: Path) -> bool:
 
 def descriptions() -> str:
     """List the descriptions in `corpora/`, separated by commas; empty where there are none."""
-    return ", ".join(sorted(map(str, FOLDER.glob("*.yaml"))))
+    return ", ".join(sorted(map(str, CORPORA.glob("*.yaml"))))
 
 
 def read_corpus(path: Path) -> Corpus:

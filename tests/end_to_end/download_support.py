@@ -153,10 +153,10 @@ def server():
 def download(tmp_path):
     """Run the stage in a folder of its own; `urls` are those of the corpus `book`."""
     (tmp_path / "stages").symlink_to(ROOT / "stages")
+    (tmp_path / "corpora").mkdir()
 
     def run(urls=(), sdist=None, sha256=SHA256, env=(), **changes):
         book = {"sha256": sha256, "urls": list(urls)} | ({"sdist": sdist} if sdist else {})
-        (tmp_path / "corpora").mkdir(exist_ok=True)
         for name, about in ("book", book), ("other", {"sha256": hashlib.sha256(OTHER).hexdigest()}):
             (tmp_path / f"corpora/{name}.yaml").write_text(yaml.safe_dump(about), encoding="utf-8")
         settings = {

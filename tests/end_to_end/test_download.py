@@ -193,9 +193,9 @@ print([path for path in opened if path.endswith("book.txt")])
 
 def test_the_bytes_that_are_checked_are_those_that_are_used(download):
     """A file that is read once cannot change between its check and its use."""
-    (download.root / "texts").mkdir()
-    (download.root / "texts/book.txt").write_bytes(TEXT)
-    for corpus in "corpora/book.yaml", "texts/book.txt":
+    for folder, corpus in ("texts", "corpora/book.yaml"), ("corpora", "corpora/book.txt"):
+        (download.root / folder).mkdir(exist_ok=True)
+        (download.root / folder / "book.txt").write_bytes(TEXT)
         assert download(corpus=corpus, env={"CORPUS_DIR": "texts"}).returncode == 0
         params = yaml.safe_load((download.root / "params.yaml").read_text())
         params["download"]["sha256"] = SHA256
@@ -208,7 +208,7 @@ def test_the_bytes_that_are_checked_are_those_that_are_used(download):
             text=True,
             check=True,
         )
-        assert done.stdout.splitlines()[-1] == "['texts/book.txt']", corpus
+        assert done.stdout.splitlines()[-1] == f"['{folder}/book.txt']"
 
 
 def test_a_rerun_asks_no_source(download, server):
@@ -340,7 +340,6 @@ def test_members_of_a_source_distribution(download, tmp_path):
     ],
 )
 def test_a_description_that_will_not_do_is_named(download, about, says):
-    (download.root / "corpora").mkdir()
     if about is not None:
         (download.root / "corpora/mine.yaml").write_text(about)
     fails(download(corpus="corpora/mine.yaml"), says)

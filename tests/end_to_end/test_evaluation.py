@@ -1,4 +1,4 @@
-"""The stages baseline and quality, as `dvc repro` runs them."""
+"""The n-gram baseline and the metrics of samples, as `dvc repro` runs them."""
 
 import csv
 import json
@@ -16,7 +16,7 @@ def test_the_stage_measures_the_targets_of_val_loss(small):
     small.dvc("repro", "baseline")
     rows = small.read("metrics/baseline.tsv").decode().splitlines()
     found = {int(row["n"]): row for row in csv.DictReader(rows, delimiter="\t")}
-    text = (small.root / "book.txt").read_text().lower().replace("\n", " ")
+    text = (small.root / "corpora/book.txt").read_text().lower().replace("\n", " ")
     start = len(text) - round(len(text) * 0.25)
     targets = range(start + 12, len(text), 3)
     counts = naive_counts(text[:start], 12)
@@ -32,12 +32,12 @@ def test_without_a_validation_split_there_is_no_baseline(finished):
     assert finished.read("metrics/baseline.tsv") == b"n\tval_loss\tval_bits_per_char\n"
 
 
-def test_the_quality_stage_measures_every_sample(finished):
+def test_every_sample_is_measured(finished):
     samples = [json.loads(line) for line in finished.read("metrics/samples.jsonl").splitlines()]
     lines = finished.read("metrics/quality.tsv").decode().splitlines()
     header, *rows = [line.split("\t") for line in lines]
     assert [row[:2] for row in rows] == [[str(s["epoch"]), str(s["temperature"])] for s in samples]
-    corpus = (finished.root / "book.txt").read_text().lower().replace("\n", " ")
+    corpus = (finished.root / "corpora/book.txt").read_text().lower().replace("\n", " ")
     for row, sample in zip(rows, samples, strict=True):
         expected = naive_metrics(corpus, sample["text"])
         got = {name: float(value) for name, value in zip(header, row, strict=True)}

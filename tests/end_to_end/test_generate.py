@@ -31,7 +31,7 @@ def test_the_likeliest_text_is_that_of_predict(finished):
         [keras.Input((None, size)), keras.layers.LSTM(16), keras.layers.Dense(size, "softmax")]
     )
     any_length.set_weights(model.get_weights())
-    corpus = (finished.root / "book.txt").read_text().lower().replace("\n", " ")
+    corpus = (finished.root / "corpora/book.txt").read_text().lower().replace("\n", " ")
     vocabulary = sorted(set(corpus))
     text = "di Ra\nme".lower().replace("\n", " ")
     assert len(text) < maxlen
@@ -72,8 +72,8 @@ def test_another_text_of_as_many_characters_is_not_taken_for_the_models(small):
     """Vectorizing it changes nothing; the files of a model of it are not mixed with those of this one."""
     samples = [json.loads(line) for line in small.read("metrics/samples.jsonl").splitlines()]
     (before,) = (s["text"] for s in samples if (s["epoch"], s["temperature"]) == (1, 0.0))
-    text = (small.root / "book.txt").read_text()
-    (small.root / "book.txt").write_text(text.replace("x", "z").replace("X", "Z"))
+    text = (small.root / "corpora/book.txt").read_text()
+    (small.root / "corpora/book.txt").write_text(text.replace("x", "z").replace("X", "Z"))
     for stage in ("download", "vectorize"):
         small.run("python", "-m", f"stages.{stage}")
     assert generate(small, "--temperature", "0", "--length", "20")[0] == before + "\n"

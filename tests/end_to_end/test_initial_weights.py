@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -15,15 +16,17 @@ from tests.end_to_end.test_pipeline import ran
 from tests.support import make_text
 
 
-def test_an_experiment_s_weights_are_fetched_and_continued(small, tmp_path):
+def test_an_experiment_s_weights_are_fetched_and_continued(small):
     """Without a step that moves a weight, epoch 0 has the loss of the model that it starts from."""
     small.dvc("exp", "run", "-S", "train.learning_rate=0.02", "--name", "first", "train")
     small.run("git", "checkout", "params.yaml")
     small.dvc("repro", "train")
     for file in ("model.keras", "vocabulary.json"):
-        small.dvc("get", ".", f"models/{file}", "--rev", "first", "-o", f"start/{file}")
-    old = keras.models.load_model(small.root / "start/model.keras")
-    small.set_params(train__init_from="start/model.keras", train__learning_rate=1e-30, train__epochs=1)
+        small.dvc("get", ".", f"models/{file}", "--rev", "first", "-o", f"initial/first/{file}")
+    old = keras.models.load_model(small.root / "initial/first/model.keras")
+    small.set_params(
+        train__init_from="initial/first/model.keras", train__learning_rate=1e-30, train__epochs=1
+    )
     done = small.dvc("repro", "train")
     assert ran(done) == ["train"]
     with np.load(small.root / "data/windows.npz") as file:
@@ -36,9 +39,10 @@ def test_an_experiment_s_weights_are_fetched_and_continued(small, tmp_path):
         np.testing.assert_allclose(ours, theirs, atol=1e-7)
 
     assert ran(small.dvc("repro", "train")) == []
-    shutil.copytree(small.root / "start", tmp_path / "elsewhere")
-    other = tmp_path / "elsewhere/model.keras"
-    small.set_params(train__init_from=str(other), train__workers=2)  # the same bytes; each process reads them
+    shutil.copytree(small.root / "initial/first", small.root / "initial/second")
+    other = small.root / "initial/second/model.keras"
+    # the same bytes; each process reads them
+    small.set_params(train__init_from="initial/second", train__workers=2)
     done = small.dvc("repro", "train")
     assert "1 of 1 epochs were computed before" in done.stdout
 
@@ -53,17 +57,32 @@ def test_an_experiment_s_weights_are_fetched_and_continued(small, tmp_path):
     assert not np.allclose(new[0], old.get_weights()[0], atol=1e-3)
 
 
-def test_a_mistake_is_named_before_a_model_is_removed(small):
-    shutil.copytree(small.root / "models", small.root / "start")
+def test_a_mistake_is_named_before_a_model_is_removed(small, tmp_path):
+    shutil.copytree(small.root / "models", tmp_path / "start")
+    (small.root / "initial/linked").symlink_to(tmp_path / "start")
+    shutil.copytree(small.root / "models", small.root / "initial/start")
     before = small.read("models/model.keras")
-    small.set_params(train__init_from="start", model__units=17)
-    done = small.dvc("repro", code=None)
-    assert done.returncode != 0
-    assert "error: train.init_from: start/model.keras has model.units: 16; takes a model" in done.stderr
+    for path, says in (
+        (
+            str(tmp_path / "start"),
+            "takes initial/random or the path of a model in initial/ (copy yours there)",
+        ),
+        (
+            "initial/start",
+            "initial/start/model.keras has model.units: 16; takes a model with model.units: 17",
+        ),
+        ("initial/linked", "got 'initial/linked/model.keras'; takes no folder that is a link"),
+    ):
+        small.set_params(train__init_from=path, model__units=17)
+        done = small.dvc("repro", code=255)
+        first, _ = done.stderr.strip().splitlines()
+        assert first.startswith("error: ")
+        assert "train.init_from: " in first
+        assert says in first
     assert small.read("models/model.keras") == before
 
 
-def test_another_text_starts_from_what_was_learned(params, tmp_path):
+def test_another_text_starts_from_what_was_learned(params, tmp_path, monkeypatch):
     """A model of one text begins another text, with other characters, at a lower loss than random weights."""
     given = {"vectorize__maxlen": 9, "vectorize__validation": 0.3, "model__units": 24}
     given |= {"train__batch_size": 32, "train__preview": 0, "train__microbatches": 2}
@@ -72,11 +91,14 @@ def test_another_text_starts_from_what_was_learned(params, tmp_path):
     first = Trainer(settings, windows, "cpu")
     for epoch in range(2):
         first.epoch(epoch)
-    first.save(tmp_path / "model.keras")
-    write_model_text(tmp_path, model_text(windows, settings.vectorize, carried=False))
+    monkeypatch.chdir(tmp_path)
+    folder = Path("initial/first")
+    folder.mkdir(parents=True)
+    first.save(folder / "model.keras")
+    write_model_text(folder, model_text(windows, settings.vectorize, carried=False))
     other = make_windows("§" + make_text(3000, seed=1).replace("k", "K").lower() + "€", settings.vectorize)
     assert other.vocabulary != windows.vocabulary
-    from_it = params(**given, train__init_from=str(tmp_path))
+    from_it = params(**given, train__init_from=str(folder))
     continued, fresh = (Trainer(each, other, "cpu") for each in (from_it, params(**given)))
     learned, random = (each.evaluate(other.x_val, other.y_val, "")["loss"] for each in (continued, fresh))
     assert learned < random - 0.3

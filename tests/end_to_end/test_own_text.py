@@ -11,12 +11,10 @@ from tests.end_to_end.download_support import SHA256, TEXT, fails
 
 
 def test_a_file_of_ones_own(download):
-    book = download.root / "my book.txt"
-    book.write_bytes(TEXT)
-    done = download(corpus="my book.txt")
+    (download.root / "corpora/my book.txt").write_bytes(TEXT)
+    done = download(corpus="corpora/my book.txt")
     assert done.returncode == 0, done
     assert download.corpus.read_bytes() == TEXT
-    assert download(corpus=str(book)).returncode == 0
 
     tree = yaml.safe_load((download.root / "params.yaml").read_text())
     tree["download"]["sha256"] = "0" * 64
@@ -27,27 +25,27 @@ def test_a_file_of_ones_own(download):
     fails(done, f"has sha256 {SHA256}; download.sha256 expects {'0' * 64}")
     assert download.corpus.read_bytes() == TEXT
     fails(
-        download(corpus="my book.txt", max_bytes=49_999),
-        "my book.txt has more than 49,999 bytes; download.max_bytes takes no more",
+        download(corpus="corpora/my book.txt", max_bytes=49_999),
+        "corpora/my book.txt has more than 49,999 bytes; download.max_bytes takes no more",
     )
 
 
 def test_a_packed_file_of_ones_own(download):
-    packed = download.root / "book.txt.gz"
+    packed = download.root / "corpora/book.txt.gz"
     packed.write_bytes(subprocess.run(["gzip", "-c"], input=TEXT, capture_output=True).stdout)
-    assert download(corpus="book.txt.gz").returncode == 0
+    assert download(corpus="corpora/book.txt.gz").returncode == 0
     assert download.corpus.read_bytes() == TEXT
     assert json.loads((download.root / "metrics/corpus.json").read_text()) == {"corpus": "book.txt.gz"}
 
     assert packed.stat().st_size < 49_999
     fails(
-        download(corpus="book.txt.gz", max_bytes=49_999),
-        "book.txt.gz has more than 49,999 bytes unpacked; download.max_bytes takes no more",
+        download(corpus="corpora/book.txt.gz", max_bytes=49_999),
+        "corpora/book.txt.gz has more than 49,999 bytes unpacked; download.max_bytes takes no more",
     )
     content = packed.read_bytes()
     for damaged in (content[:-9], content[:100] + bytes(100) + content[200:]):
         packed.write_bytes(damaged)
-        fails(download(corpus="book.txt.gz"), "book.txt.gz is not a complete gzip file: ")
+        fails(download(corpus="corpora/book.txt.gz"), "corpora/book.txt.gz is not a complete gzip file: ")
     assert download.corpus.read_bytes() == TEXT
 
 
@@ -56,18 +54,26 @@ def test_a_file_of_ones_own_in_another_encoding(download, encoding):
     text = "Übermensch – für jedermann\n"
     if encoding == "latin-1":
         text = text.replace("–", "-")
-    (download.root / "zarathustra.txt").write_bytes(text.encode(encoding))
-    done = download(corpus="zarathustra.txt", encoding=encoding)
+    (download.root / "corpora/zarathustra.txt").write_bytes(text.encode(encoding))
+    done = download(corpus="corpora/zarathustra.txt", encoding=encoding)
     assert done.returncode == 0, done
     assert download.corpus.read_bytes() == text.encode("utf-8")
 
 
 def test_an_encoding_that_is_not_the_files_is_named(download):
-    (download.root / "book.txt").write_bytes(b"f\xff")
-    said = fails(download(corpus="book.txt", encoding="gb18030"), "book.txt is not text in download.enc")
+    (download.root / "corpora/book.txt").write_bytes(b"f\xff")
+    said = fails(
+        download(corpus="corpora/book.txt", encoding="gb18030"),
+        "corpora/book.txt is not text in download.enc",
+    )
     assert "encoding gb18030: 'gb18030' codec can't decode byte 0xff in position 1" in said
-    fails(download(corpus="book.txt", encoding="rot13"), "download.encoding: got 'rot13'; takes the name")
-    fails(download(corpus="book.txt", encoding="nosuch"), "download.encoding: got 'nosuch'; takes the")
+    fails(
+        download(corpus="corpora/book.txt", encoding="rot13"),
+        "download.encoding: got 'rot13'; takes the name",
+    )
+    fails(
+        download(corpus="corpora/book.txt", encoding="nosuch"), "download.encoding: got 'nosuch'; takes the"
+    )
 
 
 @pytest.mark.parametrize(
@@ -77,21 +83,21 @@ def test_an_encoding_that_is_not_the_files_is_named(download):
         ("für".encode("latin-1"), "is not UTF-8 text: byte 1 is 0xfc; name its encoding in download.enc"),
         (
             None,
-            "download.corpus: got 'book.txt'; takes corpora/book.yaml, corpora/other.yaml or the path of "
-            "a text file",
+            "download.corpus: got 'corpora/book.txt'; takes corpora/book.yaml, corpora/other.yaml or the "
+            "path of a text file",
         ),
     ],
 )
 def test_a_text_that_will_not_do_is_named(download, content, says):
     if content is not None:
-        (download.root / "book.txt").write_bytes(content)
-    fails(download(corpus="book.txt"), says)
+        (download.root / "corpora/book.txt").write_bytes(content)
+    fails(download(corpus="corpora/book.txt"), says)
     assert not download.corpus.exists()
 
 
 def test_a_long_name_is_cut_in_the_metrics(download):
     """So that `dvc metrics show` fits into 100 columns."""
     name = "a_text_with_a_very_long_name.txt"
-    (download.root / name).write_bytes(TEXT)
-    assert download(corpus=name).returncode == 0
+    (download.root / "corpora" / name).write_bytes(TEXT)
+    assert download(corpus=f"corpora/{name}").returncode == 0
     assert json.loads((download.root / "metrics/corpus.json").read_text()) == {"corpus": f"{name[:19]}…"}

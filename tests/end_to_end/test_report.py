@@ -222,7 +222,7 @@ def test_no_text_can_break_out_of_the_page(driver, finished, tmp_path):
 @pytest.mark.parametrize(
     ("file", "says"),
     [
-        ("metrics/quality.tsv", "metrics/quality.tsv is missing; `dvc repro quality` creates it"),
+        ("metrics/quality.tsv", "metrics/quality.tsv is missing; `dvc repro sample` creates it"),
         ("metrics/train/device.json", "metrics/train/device.json is missing; `dvc repro train` creates it"),
         ("metrics/train", "metrics/train/losses.tsv is missing; `dvc repro train` creates it"),
     ],

@@ -24,7 +24,7 @@ def score(project, *arguments, **options):
 
 
 def normalized(project):
-    return (project.root / "book.txt").read_text().lower().replace("\n", " ")
+    return (project.root / "corpora/book.txt").read_text().lower().replace("\n", " ")
 
 
 def naive_bits(project, text, targets):

@@ -124,9 +124,10 @@ def test_a_shared_cache_gives_its_group_what_dvc_gives(tmp_path, monkeypatch):
     text = make_text(100)
     Path("book.txt").write_text(text, encoding="utf-8")
     about = {"sha256": hashlib.sha256(text.encode()).hexdigest()}
-    Path("book.yaml").write_text(yaml.safe_dump(about), encoding="utf-8")
+    Path("corpora").mkdir()
+    Path("corpora/book.yaml").write_text(yaml.safe_dump(about), encoding="utf-8")
     monkeypatch.setenv("CORPUS_DIR", str(tmp_path))
-    tree = changed_params(download__corpus="book.yaml")
+    tree = changed_params(download__corpus="corpora/book.yaml")
     umask = os.umask(0o077)
     try:
         for command in (

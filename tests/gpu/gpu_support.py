@@ -91,7 +91,7 @@ def memory_of_the_card(device: Device) -> tuple[int, int]:
 
 
 SETTINGS = {
-    "download__corpus": "book.txt",
+    "download__corpus": "corpora/book.txt",
     "download__offline_corpus": None,
     "vectorize__maxlen": 12,
     "model__units": 32,
@@ -106,7 +106,7 @@ SETTINGS = {
 def untrained(root: Path, device: str, all_gpus: bool = False, **changes: Any) -> Project:
     """A project with windows of a made-up text, to train on a device; on one GPU unless it is told else."""
     copy_of_the_project(root)
-    (root / "book.txt").write_text(make_text(9000), encoding="utf-8")
+    (root / "corpora/book.txt").write_text(make_text(9000), encoding="utf-8")
     project = Project(root, **SETTINGS | changes | {"train__device": device})
     if not all_gpus:
         project.environment["CUDA_VISIBLE_DEVICES"] = first_gpu()

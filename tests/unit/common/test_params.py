@@ -36,6 +36,11 @@ BAD = [
     ("train__seed", -1, "train.seed: got -1; takes a whole number from 0 to 4,294,967,295"),
     ("train__seed", 2**32, "train.seed: got 4294967296; takes"),
     ("train__init_from", None, "train.init_from: got None; takes initial/random or the path of a model"),
+    (
+        "train__init_from",
+        "models/model.keras",
+        "train.init_from: got 'models/model.keras'; takes initial/random or the path of a model in initial/",
+    ),
     ("train__device", "tpu", "train.device: got 'tpu'; takes auto, cpu or gpu"),
     ("train__microbatches", 65, "train.microbatches: got 65; takes"),
     ("train__preview", -1, "train.preview: got -1; takes"),
@@ -74,6 +79,19 @@ BAD = [
     ("report__weights_dtype", "int8", "report.weights_dtype: got 'int8'; takes float32 or int16"),
     ("report__weights_limit", 0, "report.weights_limit: got 0; takes megabytes from 0.001 to 500"),
     ("download__corpus", "", "download.corpus: got ''; takes the path of a corpus's"),
+    (
+        "download__corpus",
+        "/home/me/book.txt",
+        "download.corpus: got '/home/me/book.txt'; takes the path of a corpus's description (.yaml) or of a "
+        "text file in corpora/ (copy yours there)",
+    ),
+    ("download__corpus", "corpora/../book.txt", "download.corpus: got 'corpora/../book.txt'; takes"),
+    ("download__corpus", "corpora", "download.corpus: got 'corpora'; takes the path of a corpus's"),
+    (
+        "download__offline_corpus",
+        "x.yaml",
+        "download.offline_corpus: got 'x.yaml'; takes the path of a corpus's description (.yaml) in corpora/",
+    ),
     ("download__offline_corpus", "bible", "download.offline_corpus: got 'bible'; takes the path of"),
     ("download__sha256", "12ab", "download.sha256: got '12ab'; takes 64 hexadecimal digits"),
     ("download__timeout", 0, "download.timeout: got 0; takes seconds from 0.1 to 60"),

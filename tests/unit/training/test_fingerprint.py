@@ -61,7 +61,7 @@ OTHER_VALUES = {
     "train__variational_dropout": (True, True),
     "train__tied_embedding": (True, True),
     "train__seed": (1, True),
-    "train__init_from": ("LICENSE", True),  # any file's hash
+    "train__init_from": ("initial/model.keras", True),  # any file's hash
     "train__device": ("cpu", False),
     "train__precision": ("mixed_bfloat16", True),
     "train__use_cudnn": (False, False),  # on a CPU
@@ -181,7 +181,10 @@ def test_a_new_module_is_covered_unless_it_is_exempted(copy):
         assert (ROOT / name).is_file(), name
 
 
-def test_every_parameter_counts_exactly_if_a_weight_depends_on_it(params):
+def test_every_parameter_counts_exactly_if_a_weight_depends_on_it(params, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "initial").mkdir()
+    (tmp_path / "initial/model.keras").write_bytes(b"a file with a hash")
     defaults = changed_params()
     listed = {f"{section}__{name}" for section in ("model", "train") for name in defaults[section]}
     assert set(OTHER_VALUES) == listed
