@@ -196,6 +196,7 @@ def test_troubleshooting_has_the_words_of_dvc(small):
     """Mistakes that DVC notices before it runs a stage."""
     pages = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
     before = outputs(small.root)
+    small.set_params(train__epochs=3)  # a tracked file differs from the last commit
     small.environment = {k: v for k, v in small.environment.items() if not k.startswith("GIT_")}
     no_identity = {"HOME": str(small.root), "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
     done = small.dvc("exp", "run", "-S", "train.epochs=3", code=255, fork=False, **no_identity)
