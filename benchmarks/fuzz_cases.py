@@ -46,6 +46,7 @@ VALID: dict[str, list[Any]] = {
         "corpora/book.txt",
         "./corpora//book.txt",
         "corpora/missing.txt",
+        "corpora/b\0k/k",
         "corpora/missing.yaml",
         "corpora/b\0k",
     ],

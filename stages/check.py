@@ -1,7 +1,8 @@
 """Stage `check`: are the parameters valid, and are the files that they name there?
 
 DVC removes the outputs of a stage before it runs the stage. So a mistake is reported here first, where it
-costs nothing.
+costs nothing. The stages `download` and `train` depend on the hashes that this stage writes, so a file in
+`corpora/` or `initial/` that is not named has no influence on them.
 """
 
 import ctypes
@@ -9,47 +10,50 @@ from pathlib import Path
 
 from stages.common.combinations import require_fitting, require_validation_split
 from stages.common.errors import StageError, run_stage
-from stages.common.files import write_bytes_atomically
+from stages.common.files import sha256_of, write_json_atomically
 from stages.common.params import CORPORA, INITIAL, Params, read_params
-from stages.common.paths import CORPUS_PATH_FILE
+from stages.common.paths import CORPUS_FILES, INITIAL_FILES
 from stages.text.corpora import is_description, read_corpus
 from stages.text.own_text import require_file
 from stages.training.initial_weights import file_of, require_same_architecture
 
 
 def main() -> None:
-    """Check the parameters, the initial weights and the description or the text file; write its path."""
+    """Check the parameters and the files that they name; write the hashes of these."""
     params = read_params()
     require_device(params)
     require_validation_split(params.train, params.vectorize.validation > 0)
-    if weights := file_of(params.train.init_from):
-        require_noticed("train.init_from", weights, INITIAL)
+    weights = file_of(params.train.init_from)
+    if weights:
         require_same_architecture(weights, params.model)
-    path = Path(params.download.corpus)
-    require_noticed("download.corpus", path, CORPORA)
-    if is_description(path):
-        read_corpus(path)
-    else:
-        require_file(path)
-    write_bytes_atomically(CORPUS_PATH_FILE, f"{path}\n".encode())
+    download = params.download
+    corpora = [Path(name) for name in (download.corpus, download.offline_corpus) if name]
+    for path in corpora:
+        if is_description(path):
+            read_corpus(path)
+        else:
+            require_file(path)
+    write_json_atomically(CORPUS_FILES, hashes(corpora, CORPORA))
+    write_json_atomically(INITIAL_FILES, hashes([weights] if weights else [], INITIAL))
 
 
-def require_noticed(name: str, file: Path, folder: Path) -> None:
-    """Check that DVC notices a change of a file.
+def hashes(files: list[Path], folder: Path) -> dict[str, str]:
+    """Compute the SHA-256 of files of which DVC notices each change.
 
     Args:
-        name: the parameter that names it.
-        file: the file; it may be a link.
-        folder: the dependency in `dvc.yaml` that the file belongs to.
+        files: the files; each may be a link.
+        folder: the dependency of this stage that they are in.
+
+    Returns:
+        The hash of each, by its path.
 
     Raises:
-        StageError: it is in a linked folder, which DVC leaves out.
+        StageError: a file is in a linked folder, which DVC leaves out.
     """
-    if not file.parent.resolve().is_relative_to(folder.resolve()):
-        raise StageError(
-            f"{name}: got {str(file)!r}; takes no folder that is a link, in which DVC notices no change; "
-            f"copy it to {folder}/"
-        )
+    for file in files:
+        if not file.parent.resolve().is_relative_to(folder.resolve()):
+            raise StageError(f"{file} is in a folder that is a link, where DVC notices no change; copy it")
+    return {str(file): sha256_of(file) for file in files}
 
 
 def require_device(params: Params) -> None:

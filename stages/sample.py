@@ -33,6 +33,7 @@ def main() -> None:
     arguments = fitting_checkpoint(files[0], text.vocabulary).model
     prompt = text.normalized(params.prompt)
     indices = text.encode(params.prompt, "sample.prompt")
+    corpus = read_pieces(CORPUS_FILE, text)
     # TensorFlow takes seconds to import, so mistakes in the above are reported before
     from stages.training.device import set_up_tensorflow
 
@@ -56,7 +57,7 @@ def main() -> None:
         write_bytes_atomically(SAMPLES_DIR / f"{path.stem}.txt", page.encode())
         samples += of_epoch
     write_bytes_atomically(SAMPLES_FILE, lines_of(samples).encode())
-    quality = quality_table(read_pieces(CORPUS_FILE, text), samples)
+    quality = quality_table(corpus, samples)
     write_bytes_atomically(QUALITY_FILE, quality.encode())
     print(
         f"{len(files)} epochs, {len(samples)} samples of {params.length} characters: "

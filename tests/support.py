@@ -198,6 +198,11 @@ def free_ports(count: int) -> Iterator[list[int]]:
         yield [holder.getsockname()[1] for holder in holders]
 
 
+def of_check(files: dict[str, bytes]) -> dict[str, bytes]:
+    """The outputs of `check`, which DVC removes before it runs this stage."""
+    return {name: files[name] for name in ("data/corpus_files.json", "data/initial_files.json")}
+
+
 SMALL = {
     "download__corpus": "corpora/book.txt",
     "download__offline_corpus": None,
@@ -271,7 +276,8 @@ CARRIED_3 = {f"vectorize__{name}": 3 for name in ("maxlen", "step", "validation_
 def copy_of_the_project(target: Path) -> None:
     """The files git knows, as they are in the working tree, in a git and DVC repository of their own."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        # with new files, but without texts and models of the user's own
+        ["git", "ls-files", "-zco", "--exclude-standard", "-x/corpora/*", "-x/initial/*"],
         cwd=ROOT,
         check=True,
         capture_output=True,

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-CORPUS_PATH_FILE = Path("data/corpus_path.txt")
+CORPUS_FILES = Path("data/corpus_files.json")
+INITIAL_FILES = Path("data/initial_files.json")
 CORPUS_FILE = Path("data/corpus.txt")
 WINDOWS_FILE = Path("data/windows.npz")
 CHECKPOINTS_DIR = Path("models/checkpoints")

@@ -17,6 +17,7 @@ from stages.evaluation.ngram import best_of
 from stages.text.samples import Sample, samples_of
 
 WORKSPACE = "workspace"  # DVC's name for it
+LOCK_FILE = Path("dvc.lock")
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,17 @@ def read_run(name: str) -> Run:
     """Read a run; arguments and errors as for `read_runs`."""
     read = _in_the_workspace if name == WORKSPACE else _in_a_revision(name)
     try:
+        corpus = json.loads(read(CORPUS_METRICS))["corpus"]
         params = yaml.safe_load(read(PARAMS_FILE))
+        # those that the results were made with: in the workspace the file may have changed since
+        for stage in yaml.safe_load(read(LOCK_FILE))["stages"].values():
+            used = stage.get("params", {}).get(str(PARAMS_FILE), {})
+            params |= {section: used[section] for section in params if section in used}
         targets = params["train"].get("targets", "last")
         return Run(
             name=name,
             params=as_text(params),
-            corpus=json.loads(read(CORPUS_METRICS))["corpus"],
+            corpus=corpus,
             targets=targets,
             history=history_of(read(LOSSES_FILE), targets),
             ngram=best_of(read(BASELINE_FILE)),

@@ -48,9 +48,10 @@ def is_description(path: Path) -> bool:
     return path.suffix in (".yaml", ".yml")
 
 
-def descriptions() -> str:
-    """List the descriptions in `corpora/`, separated by commas; empty where there are none."""
-    return ", ".join(sorted(map(str, CORPORA.glob("*.yaml"))))
+def texts_and_descriptions() -> str:
+    """List the files in `corpora/`, separated by commas."""
+    files = sorted(str(path) for path in CORPORA.glob("*") if path.is_file() and path.name[0] != ".")
+    return ", ".join(files) or "none"
 
 
 def read_corpus(path: Path) -> Corpus:
@@ -65,4 +66,4 @@ def read_corpus(path: Path) -> Corpus:
     Raises:
         StageError: there is no such file, or it has a mistake; the message names the first one.
     """
-    return read_checked(path, Corpus, f"there are {descriptions() or 'none'}, or the path of a text file")
+    return read_checked(path, Corpus, f"there are {texts_and_descriptions()}")

@@ -8,8 +8,8 @@ import zlib
 from pathlib import Path
 
 from stages.common.errors import StageError
-from stages.common.params import Download
-from stages.text.corpora import descriptions
+from stages.common.params import CORPORA, Download
+from stages.text.corpora import texts_and_descriptions
 
 GZIP = b"\x1f\x8b"
 
@@ -58,9 +58,11 @@ def require_file(path: Path) -> None:
     """
     if not path.is_file():
         why = "this is a folder" if path.is_dir() else "there is no such file"
+        in_queue = ".dvc" in Path.cwd().parts  # where DVC has a copy of what git tracks
+        elsewhere = f" (git does not track it: add -C {path} to dvc exp run)" if in_queue else ""
         raise StageError(
-            f"download.corpus: got {str(path)!r}; takes {descriptions() or 'a description'} or the path "
-            f"of a text file, and {why}"
+            f"download.corpus: got {str(path)!r}, and {why}{elsewhere}; takes a text or a description in "
+            f"{CORPORA}/, there are {texts_and_descriptions()}"
         )
 
 

@@ -16,7 +16,7 @@ from stages.common.files import (
     write_json_atomically,
 )
 from stages.common.history import Metrics, epoch_of_stop, kept_epoch, summary_of, table_of
-from stages.common.params import Params
+from stages.common.params import RANDOM_WEIGHTS, Params
 from stages.common.paths import (
     CHECKPOINTS_DIR,
     DEVICE_FILE,
@@ -102,6 +102,8 @@ def train(params: Params, windows: Windows, text: ModelText, cluster: Cluster | 
         if last:
             print(f"{len(done)} of {epochs} epochs were computed before and are taken over", flush=True)
             trainer.restore(last)
+        elif params.train.init_from != RANDOM_WEIGHTS:
+            print(f"initial weights: {params.train.init_from}", flush=True)
         write_model_text(MODELS_DIR, text)
         for leftover in CHECKPOINTS_DIR.glob("*"):
             leftover.unlink()
@@ -243,7 +245,7 @@ def _run_epochs(
                 flush=True,
             )
             if preview := trainer.preview(epoch):
-                print(f"  {preview}", flush=True)
+                print(f"  {' '.join(preview.splitlines())}", flush=True)
         history.append(metrics)
         # written each epoch, so that `dvc exp show` and `dvc plots show` follow a run
         write_bytes_atomically(LOSSES_FILE, table_of(history, settings.targets).encode())

@@ -320,7 +320,7 @@ def test_members_of_a_source_distribution(download, tmp_path):
     [
         (
             None,
-            "corpora/mine.yaml is missing; there are corpora/book.yaml, corpora/other.yaml, or the pat",
+            "corpora/mine.yaml is missing; there are corpora/book.yaml, corpora/other.yaml",
         ),
         ("", "corpora/mine.yaml: takes the keys sha256, urls, sdist; got 'None'"),
         ("urls: [", "corpora/mine.yaml, line 1: not YAML"),

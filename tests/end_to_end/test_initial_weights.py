@@ -71,13 +71,12 @@ def test_a_mistake_is_named_before_a_model_is_removed(small, tmp_path):
             "initial/start",
             "initial/start/model.keras has model.units: 16; takes a model with model.units: 17",
         ),
-        ("initial/linked", "got 'initial/linked/model.keras'; takes no folder that is a link"),
+        ("initial/linked", "initial/linked/model.keras is in a folder that is a link, where DVC notices no"),
     ):
-        small.set_params(train__init_from=path, model__units=17)
+        small.set_params(train__init_from=path, model__units=16 if path == "initial/linked" else 17)
         done = small.dvc("repro", code=255)
         first, _ = done.stderr.strip().splitlines()
         assert first.startswith("error: ")
-        assert "train.init_from: " in first
         assert says in first
     assert small.read("models/model.keras") == before
 

@@ -79,18 +79,22 @@ def test_an_encoding_that_is_not_the_files_is_named(download):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
+        ("a folder", "download.corpus: got 'corpora/book.txt', and this is a folder; takes a text or a d"),
         (b"", "is empty; it takes a text longer than one window"),
         ("für".encode("latin-1"), "is not UTF-8 text: byte 1 is 0xfc; name its encoding in download.enc"),
         (
             None,
-            "download.corpus: got 'corpora/book.txt'; takes corpora/book.yaml, corpora/other.yaml or the "
-            "path of a text file",
+            "download.corpus: got 'corpora/book.txt', and there is no such file; takes a text or a "
+            "description in corpora/, there are corpora/book.yaml, corpora/other.yaml",
         ),
     ],
 )
 def test_a_text_that_will_not_do_is_named(download, content, says):
-    if content is not None:
-        (download.root / "corpora/book.txt").write_bytes(content)
+    book = download.root / "corpora/book.txt"
+    if content == "a folder":
+        book.mkdir()
+    elif content is not None:
+        book.write_bytes(content)
     fails(download(corpus="corpora/book.txt"), says)
     assert not download.corpus.exists()
 

@@ -13,7 +13,7 @@ import pytest
 import vl_convert
 import yaml
 
-from tests.support import ROOT, SMALL, Project, changed_params, outputs, without_training
+from tests.support import ROOT, SMALL, Project, changed_params, of_check, outputs, without_training
 
 
 @pytest.mark.parametrize("stage", ["check", "download", "vectorize", "baseline", "report"])
@@ -35,7 +35,8 @@ def samples(project: Project) -> list[dict]:
 def test_every_output_is_there(finished):
     files = outputs(finished.root)
     assert set(files) == {
-        "data/corpus_path.txt",
+        "data/corpus_files.json",
+        "data/initial_files.json",
         "data/corpus.txt",
         "data/windows.npz",
         "models/checkpoints/epoch-000.npz",
@@ -186,17 +187,24 @@ def test_a_mistake_loses_nothing(small):
     done = small.dvc("repro", code=255)
     assert done.stderr.startswith("error: params.yaml: train.batch_size: got -1; takes a whole number")
     assert "Traceback" not in done.stderr
-    assert {**outputs(small.root), "data/corpus_path.txt": b"corpora/book.txt\n"} == before
+    assert {**of_check(before), **outputs(small.root)} == before
     small.set_params(train__batch_size=SMALL["train__batch_size"])
     assert ran(small.dvc("repro")) == []
     assert outputs(small.root) == before
 
 
-def test_troubleshooting_has_the_words_of_dvc(small):
-    """Mistakes that DVC notices before it runs a stage."""
+def test_troubleshooting_has_the_words_of_errors(small):
     pages = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
     before = outputs(small.root)
-    small.set_params(train__epochs=3)  # a tracked file differs from the last commit
+    for path in ("corpora/boook.txt", "/home/me/book.txt"):
+        small.set_params(download__corpus=path)
+        line = small.run("python", "-m", "stages.check", code=1).stderr.strip()
+        assert line.split(", there are")[0] in pages
+    (small.root / "corpora/linked.txt").symlink_to("no-such-file.txt")
+    done = small.dvc("repro", code=255)
+    assert done.stderr.strip().replace(str(small.root), "...") in pages
+    (small.root / "corpora/linked.txt").unlink()
+    small.set_params(download__corpus="corpora/book.txt", train__epochs=3)  # other than in the last commit
     small.environment = {k: v for k, v in small.environment.items() if not k.startswith("GIT_")}
     no_identity = {"HOME": str(small.root), "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
     done = small.dvc("exp", "run", "-S", "train.epochs=3", code=255, fork=False, **no_identity)
@@ -211,17 +219,18 @@ def test_troubleshooting_has_the_words_of_dvc(small):
     [
         (
             "corpora/boook.txt",
-            "download.corpus: got 'corpora/boook.txt'; takes corpora/enwik8.yaml, corpora/nie",
+            "download.corpus: got 'corpora/boook.txt', and there is no such file; takes a text or a "
+            "description in corpora/, there are corpora/book.txt, corpora/enwik8.yaml, corpora/nie",
         ),
         (
             "corpora/nietsche.yaml",
-            "corpora/nietsche.yaml is missing; there are corpora/enwik8.yaml,",
+            "corpora/nietsche.yaml is missing; there are corpora/book.txt, corpora/enwik8.yaml,",
         ),
         (
             "corpora/linked/book.txt",
-            "download.corpus: got 'corpora/linked/book.txt'; takes no folder that is a link, in which DVC "
-            "notices no change; copy it to corpora/",
+            "corpora/linked/book.txt is in a folder that is a link, where DVC notices no change; copy it",
         ),
+        ("corpora/a\0b/c", "download.corpus: got 'corpora/a\\x00b/c', and there is no such file; takes"),
     ],
 )
 def test_a_corpus_that_will_not_do_is_named_before_anything_is_removed(small, tmp_path, path, says):
@@ -234,8 +243,7 @@ def test_a_corpus_that_will_not_do_is_named_before_anything_is_removed(small, tm
     first, last = done.stderr.strip().splitlines()
     assert first.startswith(f"error: {says}")
     assert last.startswith("ERROR: failed to reproduce 'check'")
-    kept = outputs(small.root)
-    assert {name: content for name, content in before.items() if name != "data/corpus_path.txt"} == kept
+    assert {**of_check(before), **outputs(small.root)} == before
 
 
 @pytest.mark.parametrize(
@@ -246,6 +254,7 @@ def test_a_corpus_that_will_not_do_is_named_before_anything_is_removed(small, tm
         ("vectorize", "data/corpus.txt", None, "data/corpus.txt is missing; `dvc repro download`"),
         ("train", "data/windows.npz", None, "data/windows.npz is missing; `dvc repro vectorize`"),
         ("train", "data/windows.npz", b"PK", "data/windows.npz is damaged"),
+        ("sample", "data/corpus.txt", None, "data/corpus.txt is missing; `dvc repro download`"),
         ("sample", "models/vocabulary.json", b"{", "models/vocabulary.json is damaged"),
         ("sample", "models/vocabulary.json", None, "models/vocabulary.json is missing; `dvc repro train`"),
         (
@@ -332,8 +341,8 @@ def test_a_text_in_any_script(small):
 
 
 def test_a_text_of_ones_own_that_changes_is_noticed(small, tmp_path):
-    """Packed too, and where it is a link to a file outside."""
-    first = outputs(small.root)
+    """Packed too, where it is a link to a file outside, and in an experiment that runs elsewhere."""
+    before = outputs(small.root)
     text = (small.root / "corpora/book.txt").read_text()
     (small.root / "corpora/book.txt").write_text(text + "di ra ko\n")
     assert "corpora" in small.dvc("status").stdout
@@ -343,16 +352,29 @@ def test_a_text_of_ones_own_that_changes_is_noticed(small, tmp_path):
     elsewhere = tmp_path / "elsewhere.gz"
     elsewhere.write_bytes(gzip.compress(text.encode()))
     (small.root / "corpora/linked.gz").symlink_to(elsewhere)
+    assert ran(small.dvc("repro", "vectorize")) == []  # no stage but `check` depends on a text beside
     done = small.dvc("exp", "run", "-S", "download.corpus=corpora/linked.gz", "vectorize")
     assert ran(done) == ["download"]  # the text is the first one's again
-    assert small.read("data/windows.npz") == first["data/windows.npz"]
+    assert small.read("data/windows.npz") == before["data/windows.npz"]
     elsewhere.write_bytes(gzip.compress(text[::-1].encode()))
     assert ran(small.dvc("repro", "vectorize")) == ["download", "vectorize"]
+
     (small.root / "corpora/linked.gz").unlink()
+    kept = small.read("data/corpus.txt")
     done = small.dvc("repro", "vectorize", code=255)
-    first, _ = done.stderr.strip().splitlines()
-    assert first.startswith("error: download.corpus: got 'corpora/linked.gz'; takes corpora/")
-    assert first.endswith("or the path of a text file, and there is no such file")
+    line, _ = done.stderr.strip().splitlines()
+    assert line.startswith(
+        "error: download.corpus: got 'corpora/linked.gz', and there is no such file; takes"
+    )
+    assert small.read("data/corpus.txt") == kept
+
+    (small.root / "corpora/other.txt").write_text(text[::2])
+    options = ("-S", "download.corpus=corpora/other.txt", "--name", "other", "vectorize")
+    done = small.dvc("exp", "run", "--temp", *options, code=None)
+    assert "no such file (git does not track it: add -C corpora/other.txt to dvc exp run); tak" in done.stderr
+    small.dvc("exp", "run", "--temp", "-C", "corpora/other.txt", *options)
+    small.dvc("get", ".", "metrics/corpus.json", "--rev", "other", "-o", "other.json")
+    assert json.loads(small.read("other.json")) == {"corpus": "other.txt"}
 
 
 @pytest.mark.parametrize("stage", ["check", "download", "vectorize", "train", "sample"])

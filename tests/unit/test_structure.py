@@ -20,12 +20,12 @@ MODULES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "stages")
 # data, parameters, outputs, metrics and plots of each stage
 CONTRACTS: dict[str, dict[str, set[str]]] = {
     "check": {
-        "data": {"params.yaml"},
+        "data": {"params.yaml", "corpora", "initial"},
         "params": set(),
-        "outs": {"data/corpus_path.txt"},
+        "outs": {"data/corpus_files.json", "data/initial_files.json"},
     },
     "download": {
-        "data": {"data/corpus_path.txt", "corpora"},
+        "data": {"data/corpus_files.json"},
         "params": {"download"},
         "outs": {"data/corpus.txt"},
         "metrics": {"metrics/corpus.json"},
@@ -41,7 +41,7 @@ CONTRACTS: dict[str, dict[str, set[str]]] = {
         "plots": {"metrics/baseline.tsv"},
     },
     "train": {
-        "data": {"data/windows.npz", "initial"},
+        "data": {"data/windows.npz", "data/initial_files.json"},
         "params": {"vectorize.lowercase", "vectorize.newlines_to_spaces", "model", "train"},
         "outs": {
             "models/checkpoints",
@@ -142,8 +142,8 @@ def test_no_stage_reads_what_a_later_one_writes():
     written = {"params.yaml", "corpora", "initial"}
     for contract in CONTRACTS.values():
         assert contract["data"] <= written
-        written |= contract.get("outs", set()) | contract.get("metrics", set()) | contract.get("plots", set())
-        written |= {"metrics/train"} if "metrics/train/losses.tsv" in written else set()
+        outs = contract.get("outs", set()) | contract.get("metrics", set()) | contract.get("plots", set())
+        written |= outs | {str(Path(out).parent) for out in outs}  # a folder of outputs, too
 
 
 @pytest.mark.parametrize("path", MODULES)
@@ -246,6 +246,8 @@ def test_no_corpus_no_model_and_no_index_address_is_committed():
     paths = tracked()
     assert "dvc.yaml" in paths
     assert not [p for p in paths if p.startswith(("data/", "models/")) and not p.endswith(".gitignore")]
+    assert all(path.endswith(".yaml") for path in paths if path.startswith("corpora/"))
+    assert [path for path in paths if path.startswith("initial/")] == ["initial/random"]
     requirements = [path for path in paths if path.startswith("requirements")]
     assert len(requirements) == 6
     for path in requirements:

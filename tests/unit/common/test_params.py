@@ -86,13 +86,14 @@ BAD = [
         "text file in corpora/ (copy yours there)",
     ),
     ("download__corpus", "corpora/../book.txt", "download.corpus: got 'corpora/../book.txt'; takes"),
-    ("download__corpus", "corpora", "download.corpus: got 'corpora'; takes the path of a corpus's"),
+    ("download__corpus", "corpora/", "download.corpus: got 'corpora/'; takes the path of a corpus's"),
+    ("download__corpus", f"{ROOT}/corpora/nietzsche.yaml", "download.corpus: got '/"),
     (
         "download__offline_corpus",
         "x.yaml",
         "download.offline_corpus: got 'x.yaml'; takes the path of a corpus's description (.yaml) in corpora/",
     ),
-    ("download__offline_corpus", "bible", "download.offline_corpus: got 'bible'; takes the path of"),
+    ("download__offline_corpus", "corpora/bible", "download.offline_corpus: got 'corpora/bible'; takes"),
     ("download__sha256", "12ab", "download.sha256: got '12ab'; takes 64 hexadecimal digits"),
     ("download__timeout", 0, "download.timeout: got 0; takes seconds from 0.1 to 60"),
     ("download__deadline", 1000, "download.deadline: got 1000; takes seconds from 1 to 600"),
@@ -109,6 +110,11 @@ def test_a_bad_value_is_named(tmp_path, name, value, line):
         read_params(path)
     assert str(caught.value).startswith(f"{path}: {line}")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["corpora//book.txt", "./corpora/book.txt", "corpora/a/../b c.txt"])
+def test_a_path_into_the_folder_is_taken_as_it_is(params, path):
+    assert params(download__corpus=path).download.corpus == path
 
 
 def test_half_of_the_text_is_left_to_train_on(params):

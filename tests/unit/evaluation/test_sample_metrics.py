@@ -1,4 +1,4 @@
-"""The metrics of the quality stage against counting by Python's own `in`."""
+"""The metrics of the samples against counting by Python's own `in`."""
 
 import re
 import tracemalloc
