@@ -46,9 +46,7 @@ VALID: dict[str, list[Any]] = {
         "corpora/book.txt",
         "./corpora//book.txt",
         "corpora/missing.txt",
-        "corpora/b\0k/k",
         "corpora/missing.yaml",
-        "corpora/b\0k",
     ],
     "offline_corpus": [None, "corpora/missing.yaml"],
     "init_from": ["initial/random", "./initial/random", "initial/missing.keras"],
@@ -58,7 +56,17 @@ VALID: dict[str, list[Any]] = {
     "prompt": PROMPTS,
 }
 OUTSIDE: dict[str, list[Any]] = {
-    "corpus": ["", 7, None, ["corpora/book.txt"], "book.txt", "corpora", "metrics", "corpora/../book.txt"],
+    "corpus": [
+        "",
+        7,
+        None,
+        ["corpora/book.txt"],
+        "book.txt",
+        "corpora",
+        "metrics",
+        "corpora/../book.txt",
+        "corpora/\0",
+    ],
     "offline_corpus": ["bible", "", 7, "corpora/x.yaml\n", "x.yaml", "/corpora/x.yaml"],
     "init_from": ["", 7, None, "initial", "models/model.keras"],
     "encoding": ["no-such", "rot13", "", "hex", "utf\0", 8, None],

@@ -42,7 +42,7 @@ def at_scale(turns: int) -> None:
                 | {
                     "vectorize": vectorized.seconds,
                     "memory of vectorize": vectorized.megabytes,
-                    "memory of quality": quality.megabytes,
+                    "memory of metrics": quality.megabytes,
                     "windows per second": clock["drawn"] / (clock["draw"] + clock["train"]),
                     "before": (clock["open"] + clock["order"]) / clock["windows"] * 1e9,
                     "draw of one": clock["draw"] / clock["drawn"] * 1e9,
@@ -52,7 +52,7 @@ def at_scale(turns: int) -> None:
     rows = [
         ("`vectorize`, start-up included, s", "vectorize"),
         ("its peak memory, MB", "memory of vectorize"),
-        ("peak memory of the metrics of 160 samples, MB", "memory of quality"),
+        ("peak memory of the metrics of 160 samples, MB", "memory of metrics"),
         ("`data/windows.npz`, MB", "file_megabytes"),
         ("`train`: open, check and order the windows, ns each", "before"),
         ("a batch out of it, ns a window", "draw of one"),

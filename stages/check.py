@@ -6,6 +6,7 @@ costs nothing. The stages `download` and `train` depend on the hashes that this 
 """
 
 import ctypes
+import os
 from pathlib import Path
 
 from stages.common.combinations import require_fitting, require_validation_split
@@ -26,15 +27,14 @@ def main() -> None:
     weights = file_of(params.train.init_from)
     if weights:
         require_same_architecture(weights, params.model)
-    download = params.download
-    corpora = [Path(name) for name in (download.corpus, download.offline_corpus) if name]
-    for path in corpora:
+    for path in params.download.corpora:
         if is_description(path):
             read_corpus(path)
         else:
             require_file(path)
-    write_json_atomically(CORPUS_FILES, hashes(corpora, CORPORA))
+    of_corpora = hashes(params.download.corpora, CORPORA)
     write_json_atomically(INITIAL_FILES, hashes([weights] if weights else [], INITIAL))
+    write_json_atomically(CORPUS_FILES, of_corpora)
 
 
 def hashes(files: list[Path], folder: Path) -> dict[str, str]:
@@ -51,8 +51,12 @@ def hashes(files: list[Path], folder: Path) -> dict[str, str]:
         StageError: a file is in a linked folder, which DVC leaves out.
     """
     for file in files:
-        if not file.parent.resolve().is_relative_to(folder.resolve()):
-            raise StageError(f"{file} is in a folder that is a link, where DVC notices no change; copy it")
+        path = Path(os.path.normpath(file.parent)).relative_to(folder)
+        if file.parent.resolve() != folder.resolve() / path:
+            raise StageError(
+                f"{file} is in a folder that is a link, where DVC notices no change; replace the link by a "
+                "copy of the folder"
+            )
     return {str(file): sha256_of(file) for file in files}
 
 

@@ -7,9 +7,9 @@ import hashlib
 from pathlib import Path
 
 from stages.common.errors import run_stage
-from stages.common.files import write_bytes_atomically, write_json_atomically
+from stages.common.files import require_as_checked, write_bytes_atomically, write_json_atomically
 from stages.common.params import read_params
-from stages.common.paths import CORPUS_FILE, CORPUS_METRICS
+from stages.common.paths import CORPUS_FILE, CORPUS_FILES, CORPUS_METRICS
 from stages.text.corpora import is_description
 from stages.text.own_text import count_characters, read_own_text
 from stages.text.sources import get_corpus
@@ -21,6 +21,7 @@ def main() -> None:
     """Get the corpus or the user's own text, and write it with its name."""
     settings = read_params().download
     path = Path(settings.corpus)
+    require_as_checked(CORPUS_FILES, settings.corpora)
     if is_description(path):
         name, content, source = get_corpus(settings)
     else:

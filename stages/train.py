@@ -9,16 +9,21 @@ import os
 
 from stages.common.combinations import require_validation_split
 from stages.common.errors import StageError, run_stage
+from stages.common.files import require_as_checked
 from stages.common.params import Train, read_params
+from stages.common.paths import INITIAL_FILES
 from stages.distributed.cluster import cluster_to_coordinate
 from stages.text.vocabulary_file import model_text
 from stages.text.windows import Windows
 from stages.text.windows_file import load_windows
+from stages.training.initial_weights import file_of
 
 
 def main() -> None:
     """Train as the parameters say."""
     params = read_params()
+    if weights := file_of(params.train.init_from):
+        require_as_checked(INITIAL_FILES, [weights])
     cluster = cluster_to_coordinate(params.train.workers)
     windows = load_windows()
     require_validation_split(params.train, len(windows.x_val) > 0)

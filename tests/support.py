@@ -276,7 +276,7 @@ CARRIED_3 = {f"vectorize__{name}": 3 for name in ("maxlen", "step", "validation_
 def copy_of_the_project(target: Path) -> None:
     """The files git knows, as they are in the working tree, in a git and DVC repository of their own."""
     listed = subprocess.run(
-        # with new files, but without texts and models of the user's own
+        # with new files, but not with texts and models of the user's own
         ["git", "ls-files", "-zco", "--exclude-standard", "-x/corpora/*", "-x/initial/*"],
         cwd=ROOT,
         check=True,

@@ -5,7 +5,7 @@ import glob
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -86,6 +86,25 @@ def read_output(path: Path, stage: str) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise StageError(f"{path} is missing; `dvc repro {stage}` creates it") from None
+
+
+def require_as_checked(record: Path, files: Iterable[Path]) -> None:
+    """Check that files are the ones that the stage `check` saw, on which the next stage depends.
+
+    Args:
+        record: what that stage wrote, the SHA-256 of files by their paths. Without it nothing is compared:
+            then a stage runs by itself, and not under DVC.
+        files: the files that are used. One that is missing is left to those who read it.
+
+    Raises:
+        StageError: a file has changed since.
+    """
+    if not record.exists():
+        return
+    checked = json.loads(record.read_text(encoding="utf-8"))
+    for file in files:
+        if file.is_file() and checked.get(str(file)) != sha256_of(file):
+            raise StageError(f"{file} has changed since the stage check read it; run `dvc repro`")
 
 
 def sha256_of(path: Path) -> str:

@@ -23,7 +23,7 @@ def _inside(folder: Path) -> AfterValidator:
     """Accept only paths into a folder, by their text alone: links are not followed."""
 
     def check(path: str) -> str:
-        if folder not in Path(os.path.normpath(path)).parents:
+        if folder not in Path(os.path.normpath(path)).parents or "\0" in path:
             raise ValueError(path)
         return path
 
@@ -45,6 +45,11 @@ class Download(Section):
     deadline: Number = parameter("seconds from 1 to 600", ge=1, le=600)
     retries: int = parameter("a whole number from 0 to 10", ge=0, le=10)
     max_bytes: int = parameter("a whole number of bytes from 1 to 10,000,000,000", ge=1, le=10**10)
+
+    @property
+    def corpora(self) -> list[Path]:
+        """The files in `corpora/` that it names."""
+        return [Path(name) for name in (self.corpus, self.offline_corpus) if name]
 
     @field_validator("encoding")
     @classmethod

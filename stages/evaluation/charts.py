@@ -108,8 +108,9 @@ def lines(
     ticks = {"values": epochs} if len(epochs) <= FEW else {"tickMinStep": 1}
     epoch = alt.X("epoch:Q", title="epoch", axis=alt.Axis(format="d", **ticks))
     value = alt.Y("value:Q", title=unit, scale=alt.Scale(zero=zero))
-    if len(rows) == 1 and level is None and not zero:  # Vega would label it with a whole number
-        value = value.axis(values=[rows[0]["value"]], format=".4g")
+    values = list({row["value"] for row in rows})
+    if len(values) == 1 and level is None and not zero:  # Vega would label it with a whole number
+        value = value.axis(values=values, format=".4g")
     symbols = alt.Legend(title=legend, symbolType="stroke", symbolSize=400, symbolStrokeWidth=2)
     color = alt.Color("series:N", legend=symbols, scale=alt.Scale(domain=series, range=colors))
     dash = alt.StrokeDash("series:N", legend=symbols, scale=alt.Scale(domain=series, range=dashes))

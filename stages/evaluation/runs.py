@@ -4,10 +4,12 @@ import csv
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from hashlib import md5
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from stages.common.errors import StageError
 from stages.common.history import Metrics, history_of
@@ -18,6 +20,13 @@ from stages.text.samples import Sample, samples_of
 
 WORKSPACE = "workspace"  # DVC's name for it
 LOCK_FILE = Path("dvc.lock")
+SECTIONS = {  # of params.yaml, and the stage whose results each decides
+    "download": "download",
+    "vectorize": "vectorize",
+    "model": "train",
+    "train": "train",
+    "sample": "sample",
+}
 
 
 @dataclass(frozen=True)
@@ -73,11 +82,14 @@ def read_run(name: str) -> Run:
     read = _in_the_workspace if name == WORKSPACE else _in_a_revision(name)
     try:
         corpus = json.loads(read(CORPUS_METRICS))["corpus"]
-        params = yaml.safe_load(read(PARAMS_FILE))
-        # those that the results were made with: in the workspace the file may have changed since
-        for stage in yaml.safe_load(read(LOCK_FILE))["stages"].values():
-            used = stage.get("params", {}).get(str(PARAMS_FILE), {})
-            params |= {section: used[section] for section in params if section in used}
+        params, lock = (YAML(typ="safe", pure=True).load(read(path)) for path in (PARAMS_FILE, LOCK_FILE))
+        params.pop("report", None)  # has no influence on what is compared
+        stages = lock["stages"]
+        # while a run goes on, its losses are not those of the lock, and its parameters still in the file
+        losses = md5(read(LOSSES_FILE).encode(), usedforsecurity=False).hexdigest()
+        if losses in [out["md5"] for out in stages["train"]["outs"]]:
+            for section, stage in SECTIONS.items():
+                params[section] = stages[stage]["params"][str(PARAMS_FILE)][section]
         targets = params["train"].get("targets", "last")
         return Run(
             name=name,
@@ -89,7 +101,7 @@ def read_run(name: str) -> Run:
             quality=list(csv.DictReader(read(QUALITY_FILE).splitlines(), delimiter="\t")),
             samples=samples_of(read(SAMPLES_FILE)),
         )
-    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
         kind = type(error).__name__
         raise StageError(
             f"{name}: its results are not ones that this version reads ({kind}: {error})"

@@ -12,6 +12,8 @@ from pydantic import Field
 from stages.common.params import CORPORA
 from stages.common.schema import SHA256_TAKES, Section, Sha256, parameter, read_checked
 
+LISTED = 10  # files that a message lists
+
 
 class SourceError(Exception):
     """A source did not serve the corpus. The text names the source and the reason."""
@@ -48,10 +50,13 @@ def is_description(path: Path) -> bool:
     return path.suffix in (".yaml", ".yml")
 
 
-def texts_and_descriptions() -> str:
-    """List the files in `corpora/`, separated by commas."""
+def there_are() -> str:
+    """List the files in `corpora/` for an error message, the first of them where there are many."""
     files = sorted(str(path) for path in CORPORA.glob("*") if path.is_file() and path.name[0] != ".")
-    return ", ".join(files) or "none"
+    more = f" and {len(files) - LISTED} more" if len(files) > LISTED else ""
+    in_queue = ".dvc" in Path.cwd().parts
+    tracked = " (only what git tracks is here; add -C PATH to dvc exp run for others)" if in_queue else ""
+    return f"there are {', '.join(files[:LISTED]) or 'none'}{more}{tracked}"
 
 
 def read_corpus(path: Path) -> Corpus:
@@ -66,4 +71,4 @@ def read_corpus(path: Path) -> Corpus:
     Raises:
         StageError: there is no such file, or it has a mistake; the message names the first one.
     """
-    return read_checked(path, Corpus, f"there are {texts_and_descriptions()}")
+    return read_checked(path, Corpus, there_are())

@@ -48,10 +48,10 @@ def read_pieces(path: Path, settings: Normalization) -> Iterator[str]:
         settings: for example the section `vectorize` of `params.yaml`.
 
     Returns:
-        The pieces of the normalized text, whole words each; a StageError where the file is not UTF-8.
+        The pieces of the normalized text, whole words each.
 
     Raises:
-        StageError: the file is missing.
+        StageError: the file is missing, or, while its pieces are read, not UTF-8.
     """
     try:
         file = open(path, encoding="utf-8-sig")  # noqa: SIM115 (a missing file is reported at once)

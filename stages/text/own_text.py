@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stages.common.errors import StageError
 from stages.common.params import CORPORA, Download
-from stages.text.corpora import texts_and_descriptions
+from stages.text.corpora import there_are
 
 GZIP = b"\x1f\x8b"
 
@@ -58,11 +58,9 @@ def require_file(path: Path) -> None:
     """
     if not path.is_file():
         why = "this is a folder" if path.is_dir() else "there is no such file"
-        in_queue = ".dvc" in Path.cwd().parts  # where DVC has a copy of what git tracks
-        elsewhere = f" (git does not track it: add -C {path} to dvc exp run)" if in_queue else ""
         raise StageError(
-            f"download.corpus: got {str(path)!r}, and {why}{elsewhere}; takes a text or a description in "
-            f"{CORPORA}/, there are {texts_and_descriptions()}"
+            f"download.corpus: got {str(path)!r}, and {why}; takes a text or a description in {CORPORA}/; "
+            f"{there_are()}"
         )
 
 

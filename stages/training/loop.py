@@ -16,7 +16,7 @@ from stages.common.files import (
     write_json_atomically,
 )
 from stages.common.history import Metrics, epoch_of_stop, kept_epoch, summary_of, table_of
-from stages.common.params import RANDOM_WEIGHTS, Params
+from stages.common.params import Params
 from stages.common.paths import (
     CHECKPOINTS_DIR,
     DEVICE_FILE,
@@ -40,6 +40,7 @@ from stages.training.device_loop import DeviceLoop
 from stages.training.failures import reason_of, require_finite
 from stages.training.fingerprint import fingerprint, fingerprint_inputs
 from stages.training.host_loop import HostLoop
+from stages.training.initial_weights import file_of
 from stages.training.machine import device_facts
 from stages.training.store import CheckpointStore, open_store, publish
 from stages.training.trainer import Trainer
@@ -102,8 +103,8 @@ def train(params: Params, windows: Windows, text: ModelText, cluster: Cluster | 
         if last:
             print(f"{len(done)} of {epochs} epochs were computed before and are taken over", flush=True)
             trainer.restore(last)
-        elif params.train.init_from != RANDOM_WEIGHTS:
-            print(f"initial weights: {params.train.init_from}", flush=True)
+        elif weights := file_of(params.train.init_from):
+            print(f"initial weights: {weights}", flush=True)
         write_model_text(MODELS_DIR, text)
         for leftover in CHECKPOINTS_DIR.glob("*"):
             leftover.unlink()

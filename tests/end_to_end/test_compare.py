@@ -52,7 +52,7 @@ def compared(finished, tmp_path_factory) -> Project:
     lines = ["\t".join(header), *("\t".join(row[name] for name in header) for row in rows)]
     replace_file(project, "metrics/quality.tsv", "\n".join(lines) + "\n")
     replace_file(project, "metrics/samples.jsonl", "".join(json.dumps(each) + "\n" for each in samples))
-    project.dvc("commit", "-f", "sample")
+    project.dvc("commit", "-f")
     project.dvc("exp", "save", "--force", "--name", "units-20")
     project.run("git", "checkout", "-q", "--", ".")
     project.dvc("checkout")
@@ -70,6 +70,27 @@ def page(compared):
     assert outputs(compared.root) == before | {"metrics/compare.html": content}
     assert compared.run("git", "status", "--porcelain").stdout == status
     return path
+
+
+def test_the_parameters_are_those_that_the_results_were_made_with(small):
+    """Also where `git checkout params.yaml` or -S has changed the file, or a later stage has not run."""
+    small.set_params(train__targets="all", model__units=99, sample__prompt="off")  # a text to YAML 1.2
+    done = small.run("python", "-m", "stages.compare", "HEAD")
+    assert done.stdout.startswith("workspace = HEAD: metrics/compare.html\n")
+    small.set_params(train__targets="last", model__units=16, sample__prompt=None, vectorize__validation=0.2)
+    small.dvc("repro", "train")  # and not score, which has the parameter, too
+    small.run("git", "checkout", "params.yaml")
+    small.run("python", "-m", "stages.compare", "HEAD")
+    assert "vectorize.validation" in small.read("metrics/compare.html").decode()
+
+
+def test_while_a_run_goes_on_the_parameters_are_those_of_the_file(small):
+    small.set_params(train__targets="all")
+    lines = ["epoch\tpart\tloss\tbits_per_char", "0\ttraining, all positions\t2.5\t3.6"]
+    replace_file(small, "metrics/train/losses.tsv", "\n".join(lines) + "\n")
+    done = small.run("python", "-m", "stages.compare", "HEAD")
+    assert done.stdout.startswith("workspace, HEAD: ")
+    assert "train.targets" in small.read("metrics/compare.html").decode()
 
 
 def test_what_differs_and_what_came_of_it_is_told(compared, page):

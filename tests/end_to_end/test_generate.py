@@ -74,7 +74,7 @@ def test_another_text_of_as_many_characters_is_not_taken_for_the_models(small):
     (before,) = (s["text"] for s in samples if (s["epoch"], s["temperature"]) == (1, 0.0))
     text = (small.root / "corpora/book.txt").read_text()
     (small.root / "corpora/book.txt").write_text(text.replace("x", "z").replace("X", "Z"))
-    for stage in ("download", "vectorize"):
+    for stage in ("check", "download", "vectorize"):
         small.run("python", "-m", f"stages.{stage}")
     assert generate(small, "--temperature", "0", "--length", "20")[0] == before + "\n"
     path = small.root / "models/vocabulary.json"

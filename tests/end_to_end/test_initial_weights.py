@@ -79,6 +79,14 @@ def test_a_mistake_is_named_before_a_model_is_removed(small, tmp_path):
         assert first.startswith("error: ")
         assert says in first
     assert small.read("models/model.keras") == before
+    small.set_params(train__init_from="initial/start", model__units=16)
+    small.run("python", "-m", "stages.check")
+    (small.root / "initial/start/model.keras").write_bytes(before + b"0")
+    done = small.run("python", "-m", "stages.train", code=1)
+    assert done.stderr.startswith(
+        "error: initial/start/model.keras has changed since the stage check read it"
+    )
+    assert small.read("models/model.keras") == before
 
 
 def test_another_text_starts_from_what_was_learned(params, tmp_path, monkeypatch):

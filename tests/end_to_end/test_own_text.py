@@ -85,7 +85,7 @@ def test_an_encoding_that_is_not_the_files_is_named(download):
         (
             None,
             "download.corpus: got 'corpora/book.txt', and there is no such file; takes a text or a "
-            "description in corpora/, there are corpora/book.yaml, corpora/other.yaml",
+            "description in corpora/; there are corpora/book.yaml, corpora/other.yaml",
         ),
     ],
 )
