@@ -31,7 +31,7 @@ from stages.common import paths
 from stages.common.errors import run_stage
 from tests.support import ROOT, changed_params
 
-STAGES = ("check", "download", "vectorize", "baseline", "train", "sample", "score", "report")
+STAGES = ("check", "download", "vectorize", "baseline", "train", "sample", "report")
 IMPORTS = (
     "stages.training.device",
     "stages.training.loop",

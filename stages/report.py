@@ -46,7 +46,7 @@ def main() -> None:
     ngram = best_of(read_output(BASELINE_FILE, "baseline"))
     test_loss = json.loads(read_output(TRAIN_METRICS, "train")).get("test_loss")
     device = device_line(json.loads(read_output(DEVICE_FILE, "train")))
-    score = json.loads(read_output(SCORE_FILE, "score"))
+    score = json.loads(read_output(SCORE_FILE, "sample"))
     text = read_model_text(MODELS_DIR)
 
     def read(epoch: int) -> tuple[dict[str, Any], list[np.ndarray]]:

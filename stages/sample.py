@@ -1,68 +1,60 @@
-"""Stage `sample`: text from every epoch's checkpoint, at every temperature, and its metrics.
+"""Stage `sample`: text from every epoch's checkpoint, at every temperature; metrics of it and of the model.
 
 What the article's loop prints after each epoch. It is apart from training, so that a new temperature costs
 seconds.
 """
 
 from stages.common.errors import StageError, run_stage
-from stages.common.files import write_bytes_atomically
+from stages.common.files import read_output, write_bytes_atomically
 from stages.common.params import read_params
 from stages.common.paths import (
+    BASELINE_FILE,
     CHECKPOINTS_DIR,
     CORPUS_FILE,
     MODELS_DIR,
     QUALITY_FILE,
     SAMPLES_DIR,
     SAMPLES_FILE,
+    SCORE_FILE,
 )
 from stages.evaluation.sample_metrics import quality_table
-from stages.text.normalization import read_pieces
-from stages.text.samples import Sample, as_the_article_prints, lines_of
-from stages.text.vocabulary import decode
+from stages.evaluation.surprise import excerpt_of, score_line
+from stages.text.normalization import read_pieces, read_text
+from stages.text.samples import lines_of
 from stages.text.vocabulary_file import read_model_text
-from stages.training.checkpoints import checkpoint_files, fitting_checkpoint
+from stages.training.checkpoints import checkpoint_files
 
 
 def main() -> None:
-    """Generate and measure all samples; write them for programs, and as the article prints them."""
-    params = read_params().sample
+    """Generate and measure all samples, and score the validation split, or the text without one."""
+    params = read_params()
     text = read_model_text(MODELS_DIR)
     files = list(checkpoint_files().values())
     if not files:
         raise StageError(f"{CHECKPOINTS_DIR} has no checkpoints; `dvc repro train` creates them")
-    arguments = fitting_checkpoint(files[0], text.vocabulary).model
-    prompt = text.normalized(params.prompt)
-    indices = text.encode(params.prompt, "sample.prompt")
-    corpus = read_pieces(CORPUS_FILE, text)
+    indices = text.encode(params.sample.prompt, "sample.prompt")
+    ngrams = read_output(BASELINE_FILE, "baseline")
+    excerpt = excerpt_of(read_text(CORPUS_FILE, text), text, params.vectorize, ngrams)
     # TensorFlow takes seconds to import, so mistakes in the above are reported before
     from stages.training.device import set_up_tensorflow
 
-    set_up_tensorflow("cpu")  # so that samples do not depend on the device
-    from stages.model.architecture import build_model
-    from stages.model.generator import Generator, uniform_draws
+    set_up_tensorflow("cpu")  # so that samples and bits do not depend on the device
+    from stages.model.scoring import surprise
+    from stages.training.loading import load_trained
+    from stages.training.sampling import sample_epochs
 
-    model = build_model(**arguments)
-    generator = Generator(model, params.temperatures, params.length, text.carried)
-    samples: list[Sample] = []
-    for path in files:
-        checkpoint = fitting_checkpoint(path, text.vocabulary)
-        model.set_weights(checkpoint.weights)
-        draws = uniform_draws(params.seed, checkpoint.epoch, params.temperatures, params.length)
-        texts = [decode(row, text.vocabulary) for row in generator(indices, draws)]
-        of_epoch: list[Sample] = [
-            {"epoch": checkpoint.epoch, "temperature": temperature, "prompt": prompt, "text": generated}
-            for temperature, generated in zip(params.temperatures, texts, strict=True)
-        ]
-        page = as_the_article_prints(of_epoch, checkpoint.metrics["loss"])
-        write_bytes_atomically(SAMPLES_DIR / f"{path.stem}.txt", page.encode())
-        samples += of_epoch
+    bits = surprise(load_trained(MODELS_DIR, None, text), excerpt.indices, excerpt.first, text.carried)
+    samples = sample_epochs(files, text, params.sample, indices)
+    quality = quality_table(read_pieces(CORPUS_FILE, text), samples)
     write_bytes_atomically(SAMPLES_FILE, lines_of(samples).encode())
-    quality = quality_table(corpus, samples)
     write_bytes_atomically(QUALITY_FILE, quality.encode())
+    write_bytes_atomically(SCORE_FILE, score_line(excerpt, bits).encode())
     print(
-        f"{len(files)} epochs, {len(samples)} samples of {params.length} characters: "
+        f"{len(files)} epochs, {len(samples)} samples of {params.sample.length} characters: "
         f"{SAMPLES_FILE}, {SAMPLES_DIR}, {QUALITY_FILE}"
     )
+    beside = f", {excerpt.ngram[1].mean():.3f} by the {excerpt.ngram[0]}-gram" if excerpt.ngram else ""
+    print(f"{len(bits):,} characters of the text, {bits.mean():.3f} bits each{beside}: {SCORE_FILE}")
 
 
 if __name__ == "__main__":

@@ -3,13 +3,18 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from stages.common.errors import StageError
 from stages.common.params import Vectorize
-from stages.evaluation.ngram import bits_of_targets
+from stages.common.paths import CORPUS_FILE, MODELS_DIR
+from stages.evaluation.ngram import best_of, bits_of_targets
 from stages.text.normalization import split_starts
+from stages.text.vocabulary import encode_known
+from stages.text.vocabulary_file import ModelText
 
 SCORED = 2000  # characters that the page shows
 WIDTH = 40  # characters of a passage
@@ -23,7 +28,7 @@ Score = dict[str, Any]  # what `metrics/score.json` has
 
 
 def scored_part(length: int, settings: Vectorize) -> tuple[int, int]:
-    """Choose the characters that the stage scores: the first ones of the validation split.
+    """Choose the characters that the stage `sample` scores: the first ones of the validation split.
 
     Args:
         length: characters of the text.
@@ -55,21 +60,67 @@ def ngram_bits(indices: np.ndarray, vocab_size: int, start: int, n: int) -> np.n
     return bits
 
 
-def score_line(text: str, start: int, bits: np.ndarray, ngram: tuple[int, np.ndarray] | None) -> str:
+@dataclass(frozen=True)
+class Excerpt:
+    """The part of the corpus that is scored.
+
+    Attributes:
+        text: its characters.
+        start: the position of the first one in the corpus.
+        indices: these characters as indices into the vocabulary, after those that the first window needs.
+        first: how many these are.
+        ngram: n, and the bits of each character under the best n-gram model; None where there is none.
+    """
+
+    text: str
+    start: int
+    indices: np.ndarray
+    first: int
+    ngram: tuple[int, np.ndarray] | None
+
+
+def excerpt_of(corpus: str, text: ModelText, settings: Vectorize, ngrams: str) -> Excerpt:
+    """Choose what is scored, and score it with the best n-gram model.
+
+    Args:
+        corpus: the normalized text.
+        text: how the model reads text.
+        settings: the section `vectorize` of `params.yaml`.
+        ngrams: the table `metrics/baseline.tsv`.
+
+    Returns:
+        The excerpt.
+
+    Raises:
+        StageError: the model is of another text.
+    """
+    start, end = scored_part(len(corpus), settings)
+    best = best_of(ngrams)
+    first = min(start, text.maxlen)
+    begin = start - first if best is None else 0  # the n-gram counts all of them
+    indices, positions = encode_known(corpus[begin:end], text.vocabulary)
+    if len(positions) < end - begin:
+        raise StageError(f"{MODELS_DIR} has a model of another text than {CORPUS_FILE}; run `dvc repro`")
+    ngram = None
+    if best is not None:
+        n = int(best["n"])
+        ngram = n, ngram_bits(indices, len(text.vocabulary), start, n)
+    return Excerpt(corpus[start:end], start, indices[start - first - begin :], first, ngram)
+
+
+def score_line(excerpt: Excerpt, bits: np.ndarray) -> str:
     """Write `metrics/score.json`.
 
     Args:
-        text: the characters that were scored.
-        start: the position of the first one.
-        bits: of each under the model.
-        ngram: n, and the bits of each under the n-gram model; None where there is none.
+        excerpt: what was scored.
+        bits: of each character under the model.
 
     Returns:
         One line of JSON: `text`, `start`, `bits` and `ngram`, which has `n` and `bits` or is null.
     """
-    tree: Score = {"start": start, "text": text, "bits": rounded(bits), "ngram": None}
-    if ngram is not None:
-        tree["ngram"] = {"n": ngram[0], "bits": rounded(ngram[1])}
+    tree: Score = {"start": excerpt.start, "text": excerpt.text, "bits": rounded(bits), "ngram": None}
+    if excerpt.ngram is not None:
+        tree["ngram"] = {"n": excerpt.ngram[0], "bits": rounded(excerpt.ngram[1])}
     return json.dumps(tree, ensure_ascii=False, allow_nan=False) + "\n"
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import Protocol
 
 from stages.common.errors import StageError
 from stages.common.params import Vectorize
@@ -47,31 +47,24 @@ def read_pieces(path: Path, settings: Normalization) -> Iterator[str]:
         path: the corpus.
         settings: for example the section `vectorize` of `params.yaml`.
 
-    Returns:
+    Yields:
         The pieces of the normalized text, whole words each.
 
     Raises:
-        StageError: the file is missing, or, while its pieces are read, not UTF-8.
+        StageError: the file is missing or not UTF-8.
     """
-    try:
-        file = open(path, encoding="utf-8-sig")  # noqa: SIM115 (a missing file is reported at once)
-    except FileNotFoundError:
-        raise StageError(f"{path} is missing; `dvc repro download` creates it") from None
-    return _pieces(file, settings)
-
-
-def _pieces(file: TextIO, settings: Normalization) -> Iterator[str]:
-    """Read the pieces and close the file."""
     rest = ""
     try:
-        with file:
+        with open(path, encoding="utf-8-sig") as file:
             while piece := file.read(PIECE):
                 piece = rest + piece
                 end = max(piece.rfind(" "), piece.rfind("\n")) + 1
                 yield normalize(piece[:end], settings)
                 rest = piece[end:]
+    except FileNotFoundError:
+        raise StageError(f"{path} is missing; `dvc repro download` creates it") from None
     except UnicodeDecodeError:
-        raise StageError(f"{file.name} is not UTF-8 text; `dvc repro download` creates it again") from None
+        raise StageError(f"{path} is not UTF-8 text; `dvc repro download` creates it again") from None
     yield normalize(rest, settings)
 
 

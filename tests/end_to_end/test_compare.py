@@ -78,7 +78,7 @@ def test_the_parameters_are_those_that_the_results_were_made_with(small):
     done = small.run("python", "-m", "stages.compare", "HEAD")
     assert done.stdout.startswith("workspace = HEAD: metrics/compare.html\n")
     small.set_params(train__targets="last", model__units=16, sample__prompt=None, vectorize__validation=0.2)
-    small.dvc("repro", "train")  # and not score, which has the parameter, too
+    small.dvc("repro", "train")  # and not sample, which has the parameter, too
     small.run("git", "checkout", "params.yaml")
     small.run("python", "-m", "stages.compare", "HEAD")
     assert "vectorize.validation" in small.read("metrics/compare.html").decode()

@@ -89,14 +89,14 @@ def test_nothing_runs_twice(small):
 
     small.set_params(train__learning_rate=0.005, sample__temperatures=[0.0, 2.0])
     done = small.dvc("repro")
-    assert ran(done) == ["train", "sample", "score", "report"]
+    assert ran(done) == ["train", "sample", "report"]
     assert "computed before" not in done.stdout
     assert outputs(small.root)["models/model.keras"] != first["models/model.keras"]
 
     small.set_params(train__learning_rate=0.01, sample__temperatures=SMALL["sample__temperatures"])
     done = small.dvc("repro")
     assert ran(done) == []
-    assert done.stdout.count("is cached - skipping run") == 5
+    assert done.stdout.count("is cached - skipping run") == 4
     assert outputs(small.root) == first
 
 
@@ -263,9 +263,9 @@ def test_a_corpus_that_will_not_do_is_named_before_anything_is_removed(small, tm
             b"PK",
             "models/checkpoints/epoch-000.npz: its checksum",
         ),
-        ("score", "models/model.keras", None, "models/model.keras is missing; `dvc repro train`"),
+        ("sample", "models/model.keras", None, "models/model.keras is missing; `dvc repro train`"),
         (
-            "score",
+            "sample",
             "data/corpus.txt",
             "a\u20ac".encode(),
             "models has a model of another text than data/corpus",

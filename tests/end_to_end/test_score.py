@@ -1,4 +1,4 @@
-"""The stage and command `score`, as a user runs them, and what the page shows of it in a real browser."""
+"""The score of a text, in the pipeline and by hand, and what the page shows of it in a real browser."""
 
 import json
 
@@ -48,7 +48,7 @@ def test_the_stage_scores_the_text_without_a_validation_split(finished):
 def test_the_stage_scores_the_validation_split_beside_the_ngram(small):
     small.set_params(vectorize__validation=0.2)
     small.run("python", "-m", "stages.baseline")
-    small.run("python", "-m", "stages.score")
+    small.run("python", "-m", "stages.sample")
     got = json.loads(small.read("metrics/score.json"))
     text = normalized(small)
     start = len(text) - round(len(text) * 0.2)
@@ -100,7 +100,7 @@ def test_a_text_is_scored_from_a_file_and_from_standard_input(finished):
         (["-"], "", "standard input is empty; there is nothing to score"),
         (["nowhere.txt"], "", "nowhere.txt: No such file or directory"),
         (["models/model.keras"], "", "models/model.keras is not UTF-8 text (byte "),
-        (["--json"], "", "FILE is missing (see --help)"),
+        (["--json"], "", "the following arguments are required: FILE (see --help)"),
         (["-", "--passages", "x"], "", "argument --passages: got 'x'; takes a whole number from 0 to 1,000"),
         (["-", "--model", "data"], "", "data/vocabulary.json is missing; a model's folder has model"),
     ],

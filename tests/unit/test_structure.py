@@ -13,7 +13,7 @@ from stages.common.params import Params, read_params
 from stages.common.recipes import apply_recipe, names, options_of, read_recipe
 from tests.support import ROOT
 
-STAGES = ["check", "download", "vectorize", "baseline", "train", "sample", "score", "report"]
+STAGES = ["check", "download", "vectorize", "baseline", "train", "sample", "report"]
 FOLDERS = ["common", "text", "model", "evaluation", "distributed", "training"]  # from the ground up
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "stages").rglob("*.py"))
 
@@ -53,20 +53,16 @@ CONTRACTS: dict[str, dict[str, set[str]]] = {
         "plots": {"metrics/train/losses.tsv"},
     },
     "sample": {
-        "data": {"data/corpus.txt", "models/checkpoints", "models/vocabulary.json"},
-        "params": {"sample"},
-        "outs": {"metrics/samples", "metrics/samples.jsonl"},
-        "plots": {"metrics/quality.tsv"},
-    },
-    "score": {
         "data": {
             "data/corpus.txt",
             "metrics/baseline.tsv",
+            "models/checkpoints",
             "models/model.keras",
             "models/vocabulary.json",
         },
-        "params": {"vectorize"},
-        "outs": {"metrics/score.json"},
+        "params": {"vectorize", "sample"},
+        "outs": {"metrics/samples", "metrics/samples.jsonl", "metrics/score.json"},
+        "plots": {"metrics/quality.tsv"},
     },
     "report": {
         "data": {

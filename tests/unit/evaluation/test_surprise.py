@@ -1,11 +1,12 @@
 """The n-gram's bits of each character, passages, and characters that are left out."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from stages.evaluation.surprise import left_out, ngram_bits, passages, score_line, scored_part
+from stages.evaluation.surprise import Excerpt, left_out, ngram_bits, passages, score_line, scored_part
 from stages.text.vocabulary import encode, encode_known
 from tests.support import make_text
 from tests.unit.evaluation.test_ngram import naive_counts, naive_probability
@@ -70,7 +71,8 @@ def test_characters_outside_the_vocabulary_are_counted():
 
 
 def test_the_file_has_four_digits_of_each_character():
-    line = score_line("a\u2028\n", 7, np.array([1.23456, 0, 2]), (3, np.array([0.1, 0.2, 0.33333])))
+    excerpt = Excerpt("a\u2028\n", 7, np.arange(5), 2, (3, np.array([0.1, 0.2, 0.33333])))
+    line = score_line(excerpt, np.array([1.23456, 0, 2]))
     assert line.endswith("}\n")
     assert json.loads(line) == {
         "start": 7,
@@ -78,4 +80,4 @@ def test_the_file_has_four_digits_of_each_character():
         "bits": [1.2346, 0.0, 2.0],
         "ngram": {"n": 3, "bits": [0.1, 0.2, 0.3333]},
     }
-    assert json.loads(score_line("a", 0, np.ones(1), None))["ngram"] is None
+    assert json.loads(score_line(replace(excerpt, ngram=None), np.ones(3)))["ngram"] is None
