@@ -1,4 +1,4 @@
-"""Stage `sample`: text from every epoch's checkpoint, at every temperature; metrics of it and of the model.
+"""Stage `sample`: text from every epoch's checkpoint, at every temperature, its metrics, the model's score.
 
 What the article's loop prints after each epoch. It is apart from training, so that a new temperature costs
 seconds.
@@ -22,16 +22,17 @@ from stages.evaluation.surprise import excerpt_of, score_line
 from stages.text.normalization import read_pieces, read_text
 from stages.text.samples import lines_of
 from stages.text.vocabulary_file import read_model_text
-from stages.training.checkpoints import checkpoint_files
+from stages.training.checkpoints import checkpoint_files, fitting_checkpoint
 
 
 def main() -> None:
-    """Generate and measure all samples, and score the validation split, or the text without one."""
+    """Generate and measure all samples; score the first characters of the validation split or the text."""
     params = read_params()
     text = read_model_text(MODELS_DIR)
     files = list(checkpoint_files().values())
     if not files:
         raise StageError(f"{CHECKPOINTS_DIR} has no checkpoints; `dvc repro train` creates them")
+    fitting_checkpoint(files[0], text.vocabulary)
     indices = text.encode(params.sample.prompt, "sample.prompt")
     ngrams = read_output(BASELINE_FILE, "baseline")
     excerpt = excerpt_of(read_text(CORPUS_FILE, text), text, params.vectorize, ngrams)

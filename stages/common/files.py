@@ -97,14 +97,14 @@ def require_as_checked(record: Path, files: Iterable[Path]) -> None:
         files: the files that are used. One that is missing is left to those who read it.
 
     Raises:
-        StageError: a file has changed since.
+        StageError: a file is another one.
     """
     if not record.exists():
         return
     checked = json.loads(record.read_text(encoding="utf-8"))
     for file in files:
         if file.is_file() and checked.get(str(file)) != sha256_of(file):
-            raise StageError(f"{file} has changed since the stage check read it; run `dvc repro`")
+            raise StageError(f"{file} is not what the stage check read; run `dvc repro`")
 
 
 def sha256_of(path: Path) -> str:

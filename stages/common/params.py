@@ -1,6 +1,6 @@
 """The parameters of `params.yaml`: the type and range of each.
 
-This is the one module that reads `params.yaml`.
+This is the one module that validates `params.yaml`.
 """
 
 import json

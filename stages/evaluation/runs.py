@@ -88,6 +88,10 @@ def read_run(name: str) -> Run:
         # while a run goes on, its losses are not those of the lock, and its parameters still in the file
         losses = md5(read(LOSSES_FILE).encode(), usedforsecurity=False).hexdigest()
         if losses in [out["md5"] for out in stages["train"]["outs"]]:
+            made = {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
+            used = [dep for stage in ("vectorize", "train") for dep in stages[stage]["deps"]]
+            if any(made.get(dep["path"], dep["md5"]) != dep["md5"] for dep in used):
+                raise StageError(f"{name}: an earlier stage has run since the training; run `dvc repro`")
             for section, stage in SECTIONS.items():
                 params[section] = stages[stage]["params"][str(PARAMS_FILE)][section]
         targets = params["train"].get("targets", "last")

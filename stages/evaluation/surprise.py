@@ -67,8 +67,8 @@ class Excerpt:
     Attributes:
         text: its characters.
         start: the position of the first one in the corpus.
-        indices: these characters as indices into the vocabulary, after those that the first window needs.
-        first: how many these are.
+        indices: the characters that the first window needs, then the text's, as indices into the vocabulary.
+        first: how many come before the text's.
         ngram: n, and the bits of each character under the best n-gram model; None where there is none.
     """
 
@@ -105,7 +105,7 @@ def excerpt_of(corpus: str, text: ModelText, settings: Vectorize, ngrams: str) -
     if best is not None:
         n = int(best["n"])
         ngram = n, ngram_bits(indices, len(text.vocabulary), start, n)
-    return Excerpt(corpus[start:end], start, indices[start - first - begin :], first, ngram)
+    return Excerpt(corpus[start:end], start, indices[start - first - begin :].copy(), first, ngram)
 
 
 def score_line(excerpt: Excerpt, bits: np.ndarray) -> str:

@@ -50,12 +50,12 @@ def is_description(path: Path) -> bool:
     return path.suffix in (".yaml", ".yml")
 
 
-def there_are() -> str:
+def listing() -> str:
     """List the files in `corpora/` for an error message, the first of them where there are many."""
     files = sorted(str(path) for path in CORPORA.glob("*") if path.is_file() and path.name[0] != ".")
     more = f" and {len(files) - LISTED} more" if len(files) > LISTED else ""
-    in_queue = ".dvc" in Path.cwd().parts
-    tracked = " (only what git tracks is here; add -C PATH to dvc exp run for others)" if in_queue else ""
+    in_copy = ".dvc" in Path.cwd().parts
+    tracked = " (only what git tracks is here; add -C PATH to dvc exp run for others)" if in_copy else ""
     return f"there are {', '.join(files[:LISTED]) or 'none'}{more}{tracked}"
 
 
@@ -71,4 +71,4 @@ def read_corpus(path: Path) -> Corpus:
     Raises:
         StageError: there is no such file, or it has a mistake; the message names the first one.
     """
-    return read_checked(path, Corpus, there_are())
+    return read_checked(path, Corpus, listing())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stages.common.errors import StageError
 from stages.common.params import CORPORA, Download
-from stages.text.corpora import there_are
+from stages.text.corpora import listing
 
 GZIP = b"\x1f\x8b"
 
@@ -60,7 +60,7 @@ def require_file(path: Path) -> None:
         why = "this is a folder" if path.is_dir() else "there is no such file"
         raise StageError(
             f"download.corpus: got {str(path)!r}, and {why}; takes a text or a description in {CORPORA}/; "
-            f"{there_are()}"
+            f"{listing()}"
         )
 
 

@@ -28,6 +28,9 @@ def sample_epochs(
 
     Returns:
         The samples.
+
+    Raises:
+        StageError: a checkpoint is damaged, or of another text.
     """
     model = build_model(**fitting_checkpoint(files[0], text.vocabulary).model)
     generator = Generator(model, settings.temperatures, settings.length, text.carried)

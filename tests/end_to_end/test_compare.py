@@ -82,6 +82,11 @@ def test_the_parameters_are_those_that_the_results_were_made_with(small):
     small.run("git", "checkout", "params.yaml")
     small.run("python", "-m", "stages.compare", "HEAD")
     assert "vectorize.validation" in small.read("metrics/compare.html").decode()
+    small.set_params(vectorize__step=5)
+    small.dvc("repro", "vectorize")
+    done = small.run("python", "-m", "stages.compare", "HEAD", code=1)
+    says = "error: workspace: an earlier stage has run since the training; run `dvc repro`\n"
+    assert done.stderr == says
 
 
 def test_while_a_run_goes_on_the_parameters_are_those_of_the_file(small):

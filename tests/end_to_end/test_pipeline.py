@@ -293,7 +293,7 @@ def test_a_text_that_has_changed_since_its_check_is_named(small):
     before = outputs(small.root)
     (small.root / "corpora/book.txt").write_text("di ra ko " * 400)
     done = small.run("python", "-m", "stages.download", code=1)
-    says = "error: corpora/book.txt has changed since the stage check read it; run `dvc repro`\n"
+    says = "error: corpora/book.txt is not what the stage check read; run `dvc repro`\n"
     assert done.stderr == says
     assert outputs(small.root) == before
 
