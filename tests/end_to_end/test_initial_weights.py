@@ -83,7 +83,7 @@ def test_a_mistake_is_named_before_a_model_is_removed(small, tmp_path):
     small.run("python", "-m", "stages.check")
     (small.root / "initial/start/model.keras").write_bytes(before + b"0")
     done = small.run("python", "-m", "stages.train", code=1)
-    assert done.stderr.startswith("error: initial/start/model.keras is not what the stage check read it")
+    assert done.stderr.startswith("error: initial/start/model.keras is not what the stage check read; ")
     assert small.read("models/model.keras") == before
 
 
