@@ -74,10 +74,10 @@ def page(compared):
 
 def test_the_parameters_are_those_that_the_results_were_made_with(small):
     """Also where `git checkout params.yaml` or -S has changed the file, or a later stage has not run."""
-    small.set_params(train__targets="all", model__units=99, sample__prompt="off")  # a text to YAML 1.2
+    small.set_params(train__targets="all", model__units=99)
     done = small.run("python", "-m", "stages.compare", "HEAD")
     assert done.stdout.startswith("workspace = HEAD: metrics/compare.html\n")
-    small.set_params(train__targets="last", model__units=16, sample__prompt=None, vectorize__validation=0.2)
+    small.set_params(train__targets="last", model__units=16, vectorize__validation=0.2)
     small.dvc("repro", "train")  # and not sample, which has the parameter, too
     small.run("git", "checkout", "params.yaml")
     small.run("python", "-m", "stages.compare", "HEAD")
