@@ -186,7 +186,7 @@ def main() -> None:
     failures = 0
     with tempfile.TemporaryDirectory() as scratch, ProcessPoolExecutor(os.cpu_count(), FORK) as pool:
         template = Path(scratch, "template")
-        template.mkdir()
+        (template / "corpora").mkdir(parents=True)
         first = Case("first", yaml.safe_dump(changed_params(**SMALL)).encode(), b"Ba di ko. " * 40)
         if (result := verdict(first, template)) != ("all stages finished", ""):
             sys.exit(f"the first run: {result}")
