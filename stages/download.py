@@ -7,7 +7,7 @@ import hashlib
 from pathlib import Path
 
 from stages.common.errors import run_stage
-from stages.common.files import require_as_checked, write_bytes_atomically, write_json_atomically
+from stages.common.files import require_as_checked, sha256_of, write_bytes_atomically, write_json_atomically
 from stages.common.params import read_params
 from stages.common.paths import CORPUS_FILE, CORPUS_FILES, CORPUS_METRICS
 from stages.text.corpora import is_description
@@ -21,7 +21,9 @@ def main() -> None:
     """Get the corpus or the user's own text, and write it with its name."""
     settings = read_params().download
     path = Path(settings.corpus)
-    require_as_checked(CORPUS_FILES, settings.corpora)
+    for file in filter(is_description, settings.corpora):
+        if file.is_file():  # a missing one is reported where it is needed
+            require_as_checked(CORPUS_FILES, file, sha256_of(file))
     if is_description(path):
         name, content, source = get_corpus(settings)
     else:

@@ -32,7 +32,7 @@ def main() -> None:
     files = list(checkpoint_files().values())
     if not files:
         raise StageError(f"{CHECKPOINTS_DIR} has no checkpoints; `dvc repro train` creates them")
-    fitting_checkpoint(files[0], text.vocabulary)
+    architecture = fitting_checkpoint(files[0], text.vocabulary).model
     indices = text.encode(params.sample.prompt, "sample.prompt")
     ngrams = read_output(BASELINE_FILE, "baseline")
     excerpt = excerpt_of(read_text(CORPUS_FILE, text), text, params.vectorize, ngrams)
@@ -45,7 +45,7 @@ def main() -> None:
     from stages.training.sampling import sample_epochs
 
     bits = surprise(load_trained(MODELS_DIR, None, text), excerpt.indices, excerpt.first, text.carried)
-    samples = sample_epochs(files, text, params.sample, indices)
+    samples = sample_epochs(files, architecture, text, params.sample, indices)
     quality = quality_table(read_pieces(CORPUS_FILE, text), samples)
     write_bytes_atomically(SAMPLES_FILE, lines_of(samples).encode())
     write_bytes_atomically(QUALITY_FILE, quality.encode())

@@ -9,7 +9,7 @@ import os
 
 from stages.common.combinations import require_validation_split
 from stages.common.errors import StageError, run_stage
-from stages.common.files import require_as_checked
+from stages.common.files import require_as_checked, sha256_of
 from stages.common.params import Train, read_params
 from stages.common.paths import INITIAL_FILES
 from stages.distributed.cluster import cluster_to_coordinate
@@ -23,7 +23,7 @@ def main() -> None:
     """Train as the parameters say."""
     params = read_params()
     if weights := file_of(params.train.init_from):
-        require_as_checked(INITIAL_FILES, [weights])
+        require_as_checked(INITIAL_FILES, weights, sha256_of(weights))
     cluster = cluster_to_coordinate(params.train.workers)
     windows = load_windows()
     require_validation_split(params.train, len(windows.x_val) > 0)

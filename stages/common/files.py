@@ -5,7 +5,7 @@ import glob
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -88,23 +88,20 @@ def read_output(path: Path, stage: str) -> str:
         raise StageError(f"{path} is missing; `dvc repro {stage}` creates it") from None
 
 
-def require_as_checked(record: Path, files: Iterable[Path]) -> None:
-    """Check that files are the ones that the stage `check` saw, on which the next stage depends.
+def require_as_checked(record: Path, file: Path, sha256: str) -> None:
+    """Check that a file is the one that the stage `check` saw, on which the next stage depends.
 
     Args:
         record: what that stage wrote, the SHA-256 of files by their paths. Without it nothing is compared:
             then a stage runs by itself, and not under DVC.
-        files: the files that are used. One that is missing is left to those who read it.
+        file: the file.
+        sha256: of the bytes that are used.
 
     Raises:
-        StageError: a file is another one.
+        StageError: the file is another one.
     """
-    if not record.exists():
-        return
-    checked = json.loads(record.read_text(encoding="utf-8"))
-    for file in files:
-        if file.is_file() and checked.get(str(file)) != sha256_of(file):
-            raise StageError(f"{file} is not what the stage check read; run `dvc repro`")
+    if record.exists() and json.loads(record.read_text(encoding="utf-8")).get(str(file)) != sha256:
+        raise StageError(f"{file} is not what the stage check read; run `dvc repro`")
 
 
 def sha256_of(path: Path) -> str:

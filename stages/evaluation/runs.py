@@ -86,9 +86,9 @@ def read_run(name: str) -> Run:
         params.pop("report", None)  # has no influence on what is compared
         stages = lock["stages"]
         # while a run goes on, its losses are not those of the lock, and its parameters still in the file
-        losses = md5(read(LOSSES_FILE).encode(), usedforsecurity=False).hexdigest()
-        if losses in [out["md5"] for out in stages["train"]["outs"]]:
-            made = {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
+        losses = read(LOSSES_FILE)
+        made = {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
+        if md5(losses.encode(), usedforsecurity=False).hexdigest() == made[str(LOSSES_FILE)]:
             used = [dep for stage in ("vectorize", "train") for dep in stages[stage]["deps"]]
             if any(made.get(dep["path"], dep["md5"]) != dep["md5"] for dep in used):
                 raise StageError(f"{name}: an earlier stage has run since the training; run `dvc repro`")
@@ -100,7 +100,7 @@ def read_run(name: str) -> Run:
             params=as_text(params),
             corpus=corpus,
             targets=targets,
-            history=history_of(read(LOSSES_FILE), targets),
+            history=history_of(losses, targets),
             ngram=best_of(read(BASELINE_FILE)),
             quality=list(csv.DictReader(read(QUALITY_FILE).splitlines(), delimiter="\t")),
             samples=samples_of(read(SAMPLES_FILE)),

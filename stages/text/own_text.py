@@ -8,7 +8,9 @@ import zlib
 from pathlib import Path
 
 from stages.common.errors import StageError
+from stages.common.files import require_as_checked
 from stages.common.params import CORPORA, Download
+from stages.common.paths import CORPUS_FILES
 from stages.text.corpora import listing
 
 GZIP = b"\x1f\x8b"
@@ -31,7 +33,9 @@ def read_own_text(path: Path, settings: Download) -> bytes:
     require_file(path)
     with open(path, "rb") as file:
         content = _up_to_limit(file, path, settings)
-    if settings.sha256 and (got := hashlib.sha256(content).hexdigest()) != settings.sha256:
+    got = hashlib.sha256(content).hexdigest()
+    require_as_checked(CORPUS_FILES, path, got)
+    if settings.sha256 and got != settings.sha256:
         raise StageError(f"{path} has sha256 {got}; download.sha256 expects {settings.sha256}")
     if content.startswith(GZIP):
         try:

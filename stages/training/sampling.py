@@ -1,6 +1,7 @@
 """Samples of all epochs, out of their checkpoints."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,12 +17,13 @@ from stages.training.checkpoints import fitting_checkpoint
 
 
 def sample_epochs(
-    files: list[Path], text: ModelText, settings: Settings, indices: np.ndarray
+    files: list[Path], architecture: dict[str, Any], text: ModelText, settings: Settings, indices: np.ndarray
 ) -> list[Sample]:
     """Generate the samples of all epochs, and write each epoch's as the article prints them.
 
     Args:
         files: the checkpoints.
+        architecture: the arguments of `build_model`, as a checkpoint has them.
         text: how the model reads text.
         settings: the section `sample` of `params.yaml`.
         indices: the prompt, as indices into the vocabulary.
@@ -32,7 +34,7 @@ def sample_epochs(
     Raises:
         StageError: a checkpoint is damaged, or of another text.
     """
-    model = build_model(**fitting_checkpoint(files[0], text.vocabulary).model)
+    model = build_model(**architecture)
     generator = Generator(model, settings.temperatures, settings.length, text.carried)
     prompt = text.normalized(settings.prompt)
     samples: list[Sample] = []

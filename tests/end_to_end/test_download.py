@@ -199,6 +199,9 @@ def test_the_bytes_that_are_checked_are_those_that_are_used(download):
         assert download(corpus=corpus, env={"CORPUS_DIR": "texts"}).returncode == 0
         params = yaml.safe_load((download.root / "params.yaml").read_text())
         params["download"]["sha256"] = SHA256
+        if folder == "corpora":  # what the stage check writes
+            record = json.dumps({"corpora/book.txt": SHA256})
+            (download.root / "data/corpus_files.json").write_text(record)
         (download.root / "params.yaml").write_text(yaml.safe_dump(params))
         done = subprocess.run(
             [sys.executable, "-c", COUNT_OPENS],
