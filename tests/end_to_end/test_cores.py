@@ -26,12 +26,13 @@ results = [usable_cores()]
 bfloat16 = {"precision": "mixed_bfloat16"}
 other = {"layers": 2, "units": 32, "dropout": 0.3, "embedding": 16}
 all_targets = {"targets": "all", "batch_size": 133}
-carried = {"targets": "all", "batch_size": 37, "state": "carried", "weight_dropout": 0.2, "ema_momentum": 0.9}
+carried = {"targets": "all", "batch_size": 37, "state": "carried", "ema_momentum": 0.9}
+dropout = {"weight_dropout": 0.2, "embedding_dropout": 0.1, "variational_dropout": True}
 for characters, model, train in (
     (10000, {}, {}),
     (10000, {}, bfloat16),
-    (1998, other | {"cell": "gru"}, all_targets | bfloat16),
-    (1002, other, carried),
+    (1998, other | {"cell": "gru"}, all_targets),
+    (1002, other, carried | dropout | bfloat16),
 ):
     step = {"step": 3} if train.get("state") else {}
     update = {

@@ -19,7 +19,7 @@ from tests.support import Project, free_ports, tf_config, trained, without_train
 
 
 def test_other_models_too(untrained, host):
-    """With a state that is carried and two hosts, the other one with parameters of its own."""
+    """With a state that is carried, in bfloat16, and two hosts, the other one with parameters of its own."""
     settings = {
         "vectorize__maxlen": 3,
         "vectorize__step": 3,
@@ -36,6 +36,11 @@ def test_other_models_too(untrained, host):
         "train__schedule": "cosine",
         "train__epochs": 2,
         "train__keep": "best",
+        "train__precision": "mixed_bfloat16",
+        "train__weight_dropout": 0.2,
+        "train__embedding_dropout": 0.1,
+        "train__variational_dropout": True,
+        "train__ema_momentum": 0.9,
         "train__batch_size": 37,  # two microbatches of 13 rows and one of 11
     }
     untrained.set_params(**settings)
