@@ -95,7 +95,7 @@ def require_as_checked(record: Path, file: Path, sha256: str) -> None:
         record: what that stage wrote, the SHA-256 of files by their paths. Without it nothing is compared:
             then a stage runs by itself, and not under DVC.
         file: the file.
-        sha256: of the bytes that are used.
+        sha256: of its bytes, as they were read.
 
     Raises:
         StageError: the file is another one.

@@ -1,6 +1,7 @@
 """The parameters of `params.yaml`: the type and range of each.
 
-This is the one module that validates `params.yaml`.
+Values that have to fit each other are checked in `combinations.py`, and those that have to fit the
+machine by the stage `check`.
 """
 
 import json

@@ -64,7 +64,8 @@ def read_runs(names: list[str]) -> list[Run]:
         The runs, in this order.
 
     Raises:
-        StageError: there is no such run, or a file of it is missing or of another version.
+        StageError: there is no such run, a file of it is missing or of another version, or its results are
+            of different runs.
     """
     runs: list[Run] = []
     for name in dict.fromkeys(names):
@@ -85,13 +86,16 @@ def read_run(name: str) -> Run:
         params, lock = (YAML(typ="safe", pure=True).load(read(path)) for path in (PARAMS_FILE, LOCK_FILE))
         params.pop("report", None)  # has no influence on what is compared
         stages = lock["stages"]
-        # while a run goes on, its losses are not those of the lock, and its parameters still in the file
         losses = read(LOSSES_FILE)
         made = {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
+        # while a run goes on, the losses are not those of the lock, and only the file has the parameters
         if md5(losses.encode(), usedforsecurity=False).hexdigest() == made[str(LOSSES_FILE)]:
-            used = [dep for stage in ("vectorize", "train") for dep in stages[stage]["deps"]]
-            if any(made.get(dep["path"], dep["md5"]) != dep["md5"] for dep in used):
-                raise StageError(f"{name}: an earlier stage has run since the training; run `dvc repro`")
+            used = [dep for stage in ("vectorize", "train", "sample") for dep in stages[stage]["deps"]]
+            if any(made.get(dep["path"], dep["md5"]) != dep["md5"] for dep in used):  # not all stages ran
+                raise StageError(
+                    f"{name}: its results are of different runs; run all stages, with `dvc repro` or "
+                    "`dvc exp run` without a target"
+                )
             for section, stage in SECTIONS.items():
                 params[section] = stages[stage]["params"][str(PARAMS_FILE)][section]
         targets = params["train"].get("targets", "last")

@@ -105,7 +105,9 @@ def excerpt_of(corpus: str, text: ModelText, settings: Vectorize, ngrams: str) -
     if best is not None:
         n = int(best["n"])
         ngram = n, ngram_bits(indices, len(text.vocabulary), start, n)
-    return Excerpt(corpus[start:end], start, indices[start - first - begin :].copy(), first, ngram)
+    # a view would keep the indices of the whole text in memory
+    own = indices[start - first - begin :].copy()
+    return Excerpt(corpus[start:end], start, own, first, ngram)
 
 
 def score_line(excerpt: Excerpt, bits: np.ndarray) -> str:

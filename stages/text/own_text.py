@@ -27,8 +27,9 @@ def read_own_text(path: Path, settings: Download) -> bytes:
         The text in UTF-8.
 
     Raises:
-        StageError: the file is missing, larger than `download.max_bytes` (packed or unpacked), has another
-            hash than `download.sha256`, is cut short, or is not text in `download.encoding`.
+        StageError: the file is missing, larger than `download.max_bytes` (packed or unpacked), not what the
+            stage `check` read, has another hash than `download.sha256`, is cut short, or is not text in
+            `download.encoding`.
     """
     require_file(path)
     with open(path, "rb") as file:

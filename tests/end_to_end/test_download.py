@@ -214,6 +214,19 @@ def test_the_bytes_that_are_checked_are_those_that_are_used(download):
         assert done.stdout.splitlines()[-1] == f"['{folder}/book.txt']"
 
 
+def test_a_description_that_has_changed_since_its_check_is_named(download, server):
+    """That of the corpus and that of the offline corpus."""
+    options = {"urls": [f"{server.url}/good"], "offline_corpus": "corpora/other.yaml"}
+    assert download(**options).returncode == 0
+    names = [f"corpora/{name}.yaml" for name in ("book", "other")]
+    record = {name: hashlib.sha256((download.root / name).read_bytes()).hexdigest() for name in names}
+    for name in names:
+        (download.root / "data/corpus_files.json").write_text(json.dumps(record | {name: SHA256}))
+        fails(download(**options), f"{name} is not what the stage check read")
+    (download.root / "data/corpus_files.json").write_text(json.dumps(record))
+    assert download(**options).returncode == 0
+
+
 def test_a_rerun_asks_no_source(download, server):
     """Changed code or another corpus in between rerun the stage; DVC's cache folder keeps the download."""
     subprocess.run([sys.executable, "-m", "dvc", "init", "-q", "--no-scm"], cwd=download.root, check=True)

@@ -10,7 +10,6 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
@@ -18,7 +17,7 @@ import pytest
 import yaml
 
 from tests.end_to_end.cluster_support import EPOCHS, wait_for_epochs
-from tests.support import SMALL, Project, outputs, trained, without_training
+from tests.support import Project, outputs, trained, without_training
 
 
 def untrained_copy(finished: Project, root: Path, **changes) -> Project:
@@ -101,7 +100,8 @@ def test_a_hundred_kills(one_process, tmp_path):
 
 def test_a_killed_dvc_leaves_nothing_in_the_way(one_process, tmp_path):
     """Killed inside a pass over the text, which takes more than one epoch."""
-    changes: dict[str, Any] = {"train__steps_per_epoch": 5}
+    steps, batch_size = 5, 128
+    changes = {"train__steps_per_epoch": steps, "train__batch_size": batch_size}
     original = untrained_copy(one_process, tmp_path / "original", **changes)
     original.run("python", "-m", "stages.train")
     project = untrained_copy(one_process, tmp_path / "project", **changes)
@@ -120,7 +120,9 @@ def test_a_killed_dvc_leaves_nothing_in_the_way(one_process, tmp_path):
     kept = len(list(project.root.glob(".dvc/cache/checkpoints/*/epoch-*.npz")))
     assert 1 <= kept < EPOCHS
     with np.load(project.root / "data/windows.npz") as windows:
-        assert kept * 5 * SMALL["train__batch_size"] % len(windows["y"]) != 0
+        whole_pass, epoch = len(windows["y"]), steps * batch_size
+    assert epoch < whole_pass
+    assert kept * epoch % whole_pass != 0
     done = project.dvc("repro", "train")
     assert f"{kept} of {EPOCHS} epochs were computed before" in done.stdout
     assert trained(project.root) == trained(original.root)

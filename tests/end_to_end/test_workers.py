@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -15,35 +16,19 @@ from tests.end_to_end.cluster_support import (
     assert_one_line,
     wait_for_epochs,
 )
-from tests.support import Project, free_ports, tf_config, trained, without_training
+from tests.support import CARRIED, CARRIED_3, Project, free_ports, tf_config, trained, without_training
 
 
 def test_other_models_too(untrained, host):
-    """With a state that is carried, in bfloat16, and two hosts, the other one with parameters of its own."""
-    settings = {
-        "vectorize__maxlen": 3,
-        "vectorize__step": 3,
-        "vectorize__validation": 0.2,
-        "vectorize__validation_step": 3,
+    """With a carried state, all that regularizes and bfloat16; the other host has parameters of its own."""
+    changes: dict[str, Any] = {
         "model__cell": "gru",
-        "model__layers": 2,
-        "model__dropout": 0.3,
-        "model__embedding": 5,
-        "train__targets": "all",
-        "train__state": "carried",
-        "train__optimizer": "adam",
-        "train__clip_norm": 1.0,
-        "train__schedule": "cosine",
+        "train__precision": "mixed_bfloat16",
         "train__epochs": 2,
         "train__keep": "best",
-        "train__precision": "mixed_bfloat16",
-        "train__weight_dropout": 0.2,
-        "train__embedding_dropout": 0.1,
-        "train__variational_dropout": True,
-        "train__ema_momentum": 0.9,
         "train__batch_size": 37,  # two microbatches of 13 rows and one of 11
     }
-    untrained.set_params(**settings)
+    untrained.set_params(**CARRIED | CARRIED_3 | changes)
     untrained.run("python", "-m", "stages.vectorize")
     shutil.copy(untrained.root / "data/windows.npz", host.root / "data")
     said = untrained.run("python", "-m", "stages.train").stdout
