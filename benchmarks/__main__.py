@@ -26,21 +26,26 @@ from benchmarks.run_scale import at_scale
 from benchmarks.run_sequences import sequences_in_turn
 from benchmarks.run_steps import steps_in_turn
 from benchmarks.run_workers import workers_in_turn
+from stages.common.cli import Parser, whole_number
 from tests.support import ROOT, make_text
 
 
 def main() -> None:
     """Run the parts that were asked for."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser = Parser(prog="python -m benchmarks", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parts = ["article", "steps", "sequences", "scale", "fixed", "recipes", "workers"]
     parser.add_argument("--parts", nargs="+", choices=[*parts, "gpu"], default=parts, metavar="PART")
-    parser.add_argument("--turns", type=int, default=5, help="how often each side runs (5)")
+    parser.add_argument("--turns", type=whole_number(1, 1000), default=5, help="how often each side runs (5)")
     parser.add_argument("--corpus", type=Path, help="a text file (default: data/corpus.txt, or made-up text)")
     parser.add_argument(
-        "--epochs", type=int, help="epochs of each side in a turn (2); of `gpu`, of dvc repro (40)"
+        "--epochs",
+        type=whole_number(1, 1000),
+        help="epochs of each side in a turn (2); of `gpu`, of dvc repro (40)",
     )
-    parser.add_argument("--steps", type=int, default=60, help="optimizer steps in a run (60)")
+    parser.add_argument(
+        "--steps", type=whole_number(1, 100_000), default=60, help="optimizer steps in a run (60)"
+    )
     parser.add_argument("--device", choices=["gpu", "cpu"], default="gpu", help="of part `gpu` (gpu)")
     options = parser.parse_args()
     if options.corpus and not options.corpus.is_file():

@@ -11,16 +11,19 @@ import time
 
 from benchmarks.measure import machine, middle, ratio, table
 from benchmarks.steps import BATCH, as_windows, made_up
+from stages.common.cli import Parser, whole_number
 from stages.common.params import read_params
 from stages.training.device import set_up_tensorflow  # before whatever imports TensorFlow
 
 
 def main() -> None:
     """Train the same epochs both ways."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.device_loop", description=__doc__)
+    parser = Parser(prog="python -m benchmarks.device_loop", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--turns", type=int, default=5, help="epochs of each side, after a first one (5)")
-    parser.add_argument("--steps", type=int, default=196, help="optimizer steps in an epoch (196)")
+    parser.add_argument(
+        "--turns", type=whole_number(1, 1000), default=5, help="epochs of each side (5), after one"
+    )
+    parser.add_argument("--steps", type=whole_number(1, 100_000), default=196, help="steps in an epoch (196)")
     options = parser.parse_args()
     set_up_tensorflow("cpu")
     from stages.model.microbatches import over_microbatches

@@ -5,7 +5,6 @@ ends with exit code 1 and one line, and nothing that existed is changed. The res
 name, which `--only` repeats. The exit code is 1 if there is any.
 """
 
-import argparse
 import collections
 import csv
 import importlib
@@ -28,6 +27,7 @@ from tqdm import tqdm
 
 from benchmarks.fuzz_cases import KINDS, SMALL, Case, make_case
 from stages.common import paths
+from stages.common.cli import Parser, whole_number
 from stages.common.errors import run_stage
 from tests.support import ROOT, changed_params
 
@@ -165,10 +165,12 @@ def judge(seed: int, kind: str, number: int, template: Path) -> tuple[str, str, 
 
 def main() -> None:
     """Run the cases and print a table of outcomes."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.fuzz", description=__doc__)
-    parser.add_argument("--parameters", type=int, default=300, help="random parameter files (300)")
-    parser.add_argument("--texts", type=int, default=100, help="random texts (100)")
-    parser.add_argument("--seed", type=int, default=0, help="of all random draws (0)")
+    parser = Parser(prog="python -m benchmarks.fuzz", description=__doc__)
+    parser.add_argument(
+        "--parameters", type=whole_number(0, 10**6), default=300, help="random parameter files (300)"
+    )
+    parser.add_argument("--texts", type=whole_number(0, 10**6), default=100, help="random texts (100)")
+    parser.add_argument("--seed", type=whole_number(0, 2**31), default=0, help="of all random draws (0)")
     parser.add_argument("--only", metavar="KIND:N", help="one case, for example texts:7")
     options = parser.parse_args()
     counts = zip(KINDS, (options.parameters, options.texts), strict=True)

@@ -25,7 +25,8 @@ from benchmarks.leaderboard_rows import Board, Result, middle_of
 from benchmarks.measure import machine, measured, middle, table
 from benchmarks.ppmd import MEGABYTES, ORDER
 from benchmarks.projects import project
-from stages.common.errors import run_stage
+from stages.common.cli import Parser, number, whole_number
+from stages.common.errors import StageError, run_stage
 from stages.common.recipes import names
 from tests.support import make_text
 
@@ -35,7 +36,7 @@ NANOGPT_TEXT = "data/shakespeare_char/input.txt"
 
 def options_of() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.leaderboard", description=__doc__)
+    parser = Parser(prog="python -m benchmarks.leaderboard", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
         "--corpus",
@@ -64,11 +65,11 @@ def options_of() -> argparse.Namespace:
     parser.add_argument(
         "--nanogpt", type=Path, metavar="DIR", help="a clone of nanoGPT with its data prepared"
     )
-    parser.add_argument("--turns", type=int, default=3, help="how often each row runs (3)")
+    parser.add_argument("--turns", type=whole_number(1, 1000), default=3, help="how often each row runs (3)")
     parser.add_argument(
         "--reach",
         nargs="+",
-        type=float,
+        type=number(0.01, 100),
         default=[1.886, 1.470],
         metavar="LOSS",
         help="validation losses whose first epoch is timed (1.886 1.470: nanoGPT on a CPU and on an A100)",
@@ -163,6 +164,8 @@ def main() -> None:
         corpus = text_file(options, Path(scratch))
         board = Board(corpus, changes, tuple(options.reach), prepared, options.rehearse)
         rows = rows_of(board, options)
+        if not rows:
+            raise StageError("there is no row to run; --help says which there are")
         results: dict[str, list[Result]] = {name: [] for name in rows}
         for turn in range(options.turns):
             for name, run in rows.items():

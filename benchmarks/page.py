@@ -8,13 +8,13 @@ Then the largest differences from Keras in float64, on windows of the text that 
 in float32, and the page's.
 """
 
-import argparse
 import time
 
 import numpy as np
 
 import stages.training.device  # noqa: F401, first: it imports TensorFlow without its messages
 from benchmarks.measure import machine
+from stages.common.cli import Parser, whole_number
 from stages.common.errors import run_stage
 from stages.common.paths import MODELS_DIR, REPORT_FILE
 from stages.evaluation.page import FOLDER
@@ -51,9 +51,11 @@ return windows.map((window) => {
 
 def main() -> None:
     """Measure as the command line says."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.page")
-    parser.add_argument("--length", type=int, default=2000, help="characters (%(default)s)")
-    parser.add_argument("--turns", type=int, default=5, help="(%(default)s)")
+    parser = Parser(prog="python -m benchmarks.page")
+    parser.add_argument(
+        "--length", type=whole_number(1, 100_000), default=2000, help="characters (%(default)s)"
+    )
+    parser.add_argument("--turns", type=whole_number(1, 1000), default=5, help="(%(default)s)")
     options = parser.parse_args()
     print(machine())
     print(f"{REPORT_FILE}: {REPORT_FILE.stat().st_size / 1e6:.2f} MB")

@@ -12,7 +12,7 @@ from pathlib import Path
 from stages.common.combinations import require_fitting, require_validation_split
 from stages.common.errors import StageError, run_stage
 from stages.common.files import sha256_of, write_json_atomically
-from stages.common.params import CORPORA, INITIAL, Params, read_params
+from stages.common.params import CORPORA, INITIAL, Model, Params, read_params
 from stages.common.paths import CORPUS_FILES, INITIAL_FILES
 from stages.text.corpora import is_description, read_corpus
 from stages.text.own_text import require_file
@@ -26,7 +26,7 @@ def main() -> None:
     require_validation_split(params.train, params.vectorize.validation > 0)
     weights = file_of(params.train.init_from)
     if weights:
-        require_same_architecture(weights, params.model)
+        require_usable(weights, params.model)
     for path in params.download.corpora:
         if is_description(path):
             read_corpus(path)
@@ -58,6 +58,26 @@ def hashes(files: list[Path], folder: Path) -> dict[str, str]:
                 "copy of the folder"
             )
     return {str(file): sha256_of(file) for file in files}
+
+
+def require_usable(file: Path, model: Model) -> None:
+    """Check a file of initial weights, as far as that needs no TensorFlow.
+
+    Args:
+        file: the file; its suffix decides how the train stage reads it.
+        model: the section `model` of `params.yaml`.
+
+    Raises:
+        StageError: it has another suffix, cannot be read, or is of another architecture.
+    """
+    if file.suffix not in (".keras", ".npz"):
+        raise StageError(
+            f"train.init_from: got {str(file)!r}; takes a file whose name ends in .keras or .npz"
+        )
+    try:
+        require_same_architecture(file, model)
+    except OSError as error:
+        raise StageError(f"train.init_from: {file} cannot be read ({error})") from None
 
 
 def require_device(params: Params) -> None:

@@ -57,7 +57,8 @@ def require_two_steps(settings: Train, windows: Windows) -> None:
     if settings.state == "carried" and len(windows.x) < 2 * settings.batch_size:
         raise StageError(
             f"train.state: got 'carried'; takes reset where there are fewer than 2 train.batch_size "
-            f"({2 * settings.batch_size:,}) windows, here {len(windows.x):,}: no state would be carried"
+            f"({2 * settings.batch_size:,}) windows, here {len(windows.x):,}: no state would be carried; or "
+            "take a smaller train.batch_size"
         )
 
 

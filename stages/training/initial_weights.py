@@ -41,7 +41,10 @@ def file_of(init_from: str) -> Path | None:
         return None
     file = path / MODEL_FILE.name if path.is_dir() else path
     if not file.is_file():
-        raise StageError(f"train.init_from: got {init_from!r}; takes {TAKES}, and {file} is not there")
+        raise StageError(
+            f"train.init_from: got {init_from!r}; takes {TAKES}, and {file} is not there"
+            + (f" (add -C {path} to dvc exp run)" if ".dvc" in Path.cwd().parts else "")
+        )
     return file
 
 

@@ -62,6 +62,7 @@ def test_a_mistake_is_named_before_a_model_is_removed(small, tmp_path):
     (small.root / "initial/linked").symlink_to(tmp_path / "start")
     shutil.copytree(small.root / "models", small.root / "initial/start")
     before = small.read("models/model.keras")
+    (small.root / "initial/start/model").write_bytes(before)
     for path, says in (
         (
             str(tmp_path / "start"),
@@ -71,6 +72,7 @@ def test_a_mistake_is_named_before_a_model_is_removed(small, tmp_path):
             "initial/start",
             "initial/start/model.keras has model.units: 16; takes a model with model.units: 17",
         ),
+        ("initial/start/model", "got 'initial/start/model'; takes a file whose name ends in .keras or .npz"),
         ("initial/linked", "initial/linked/model.keras is in a folder that is a link, where DVC notices no"),
     ):
         small.set_params(train__init_from=path, model__units=16 if path == "initial/linked" else 17)

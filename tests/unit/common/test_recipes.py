@@ -47,6 +47,9 @@ def test_the_command_lists_prints_and_names_what_is_wrong():
     )
     assert done.stderr.count("\n") == 1
     assert done.stdout == "--no-such-recipe\n"  # DVC refuses it, instead of running the defaults
+    for arguments in (("quick", "good"), ("--nam", "quick"), ("q" * 300,)):
+        done = run(*arguments)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "--no-such-recipe\n", 1)
 
 
 @pytest.mark.parametrize(
