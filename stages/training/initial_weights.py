@@ -43,7 +43,7 @@ def file_of(init_from: str) -> Path | None:
     if not file.is_file():
         raise StageError(
             f"train.init_from: got {init_from!r}; takes {TAKES}, and {file} is not there"
-            + (f" (add -C {path} to dvc exp run)" if ".dvc" in Path.cwd().parts else "")
+            + (" (add -C and the model's folder to dvc exp run)" if ".dvc" in Path.cwd().parts else "")
         )
     return file
 

@@ -77,7 +77,13 @@ def test_the_parameters_are_those_that_the_results_were_made_with(small):
     small.set_params(train__targets="all", model__units=99)
     done = small.run("python", "-m", "stages.compare", "HEAD")
     assert done.stdout.startswith("workspace = HEAD: metrics/compare.html\n")
-    assert "train.targets" not in small.read("metrics/compare.html").decode()
+    small.run("git", "checkout", "params.yaml")
+    small.set_params(sample__seed=1)
+    small.dvc("repro", "sample")
+    small.run("git", "checkout", "params.yaml")
+    done = small.run("python", "-m", "stages.compare", "HEAD")
+    assert done.stdout.startswith("workspace, HEAD: ")
+    assert "sample.seed" in small.read("metrics/compare.html").decode()
 
 
 def test_results_of_different_runs_are_refused(small):

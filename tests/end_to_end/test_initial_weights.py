@@ -80,6 +80,9 @@ def test_a_mistake_is_named_before_a_model_is_removed(small, tmp_path):
         first, _ = done.stderr.strip().splitlines()
         assert first.startswith("error: ")
         assert says in first
+    options = ("-S", "model.units=16", "-S", "train.init_from=initial/start", "train")
+    done = small.dvc("exp", "run", "--temp", *options, code=None)
+    assert "is not there (add -C and the model's folder to dvc exp run)" in done.stderr
     assert small.read("models/model.keras") == before
     small.set_params(train__init_from="initial/start", model__units=16)
     small.run("python", "-m", "stages.check")
